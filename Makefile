@@ -1,0 +1,55 @@
+# The everyday commands. CMake does the work; see CMakePresets.json and `make help`.
+DILEMMA_DEPS ?= $(CURDIR)/build/deps
+export DILEMMA_DEPS
+CC ?= cc
+JOBS := $(shell nproc)
+MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+.DEFAULT_GOAL := release
+.PHONY: release deps demo test bench san fuzz lint install clean help
+
+release: deps           ## build build/release/dilemma (fetches what it builds on first)
+	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
+	@cmake --build --preset release -j $(JOBS)
+
+deps:                   ## Debian packages, ggml, HiGHS
+	@mkdir -p build
+	@tools/deps --prefix $(DILEMMA_DEPS) base
+
+model:                  ## the test model, SmolLM2-135M-Instruct (98 MB)
+	@tools/deps --prefix $(DILEMMA_DEPS) model
+
+demo: release model     ## everything once: measure, profile, plan, quantize, run over three nodes
+	@build/release/dilemma demo --model $(MODEL) --dir build/demo
+
+test: release           ## all tests, on the real model, against the reference implementations
+	@tools/deps --prefix $(DILEMMA_DEPS) model llama python
+	@ctest --preset release
+
+bench: release          ## speed figures, each beside its opponent in the same run
+	@tools/deps --prefix $(DILEMMA_DEPS) model llama
+	@for b in bench/*.sh; do echo "== $$b"; bash $$b || exit 1; done
+
+san: deps               ## unit tests under ASan+UBSan, then the threaded ones under TSan
+	@tools/deps --prefix $(DILEMMA_DEPS) model
+	@for p in asan tsan; do cmake --preset $$p >build/$$p.log 2>&1 || { cat build/$$p.log; exit 1; }; \
+	  cmake --build --preset $$p -j $(JOBS) && ctest --preset $$p || exit 1; done
+
+fuzz: deps              ## every parser's fuzz target, FUZZ_SEC seconds each (20)
+	@cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }
+	@cmake --build --preset fuzz -j $(JOBS)
+	@tools/fuzz build/fuzz $${FUZZ_SEC:-20}
+
+lint: release           ## folder layers, header self-containment, warnings under gcc and clang
+	@tools/check-layers
+	@cmake --preset clang >build/clang.log 2>&1 || { cat build/clang.log; exit 1; }
+	@cmake --build --preset clang -j $(JOBS)
+
+install: release        ## into PREFIX (default /usr/local)
+	@cmake --install build/release --prefix $${PREFIX:-/usr/local}
+
+clean:                  ## remove what was built, keep the dependencies
+	@rm -rf build/release build/asan build/tsan build/fuzz build/clang
+
+help:                   ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10

@@ -1,0 +1,53 @@
+# src/MODULE/x_test.c is the unit test of x.c: one cmocka program each, labelled `unit`.
+# A first line `/* labels: threads; needs: model */` adds labels.
+# tests/*.sh and tests/*.py drive the built program; label `system`. A script that ends with 77 was skipped.
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+set(DIL_TEST_ENV
+  "DILEMMA=$<TARGET_FILE:dilemma>"
+  "DILEMMA_DEPS=${DILEMMA_DEPS}"
+  "DILEMMA_SOURCE=${CMAKE_SOURCE_DIR}"
+  "DILEMMA_TEST_MODEL=${DILEMMA_DEPS}/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+  "DILEMMA_TEST_DATA=${CMAKE_SOURCE_DIR}/../shared/data"
+  "DILEMMA_PYTHON=${DILEMMA_DEPS}/venv/bin/python"
+  "DILEMMA_LLAMA_BIN=${DILEMMA_DEPS}/llama-bin")
+
+file(GLOB unit_tests CONFIGURE_DEPENDS src/*/*_test.c)
+foreach(src ${unit_tests})
+  get_filename_component(name ${src} NAME_WE)
+  get_filename_component(dir ${src} DIRECTORY)
+  get_filename_component(module ${dir} NAME)
+  set(test ${module}.${name})
+  file(STRINGS ${src} first LIMIT_COUNT 1)
+  set(labels unit)
+  if(first MATCHES "labels: ([a-z_ ]+)")
+    string(STRIP "${CMAKE_MATCH_1}" more)
+    string(REPLACE " " ";" more "${more}")
+    list(APPEND labels ${more})
+  endif()
+  add_executable(${test} ${src})
+  target_compile_definitions(${test} PRIVATE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
+  target_compile_options(${test} PRIVATE -Wall -Wextra -Wshadow)
+  target_include_directories(${test} PRIVATE src)
+  if(module STREQUAL "engine")
+    target_include_directories(${test} SYSTEM PRIVATE ${GGML_INCLUDE})
+  endif()
+  if(module STREQUAL "cli")
+    file(GLOB cli_parts src/cli/*.c)
+    list(FILTER cli_parts EXCLUDE REGEX "(_test|/main|/cmd_[a-z]*)\\.c$")
+    target_sources(${test} PRIVATE ${cli_parts})
+  endif()
+  target_link_libraries(${test} PRIVATE dilemma_lib PkgConfig::CMOCKA)
+  add_test(NAME ${test} COMMAND ${test})
+  set_tests_properties(${test} PROPERTIES LABELS "${labels}" ENVIRONMENT "${DIL_TEST_ENV}" SKIP_RETURN_CODE 77)
+endforeach()
+
+file(GLOB scripts CONFIGURE_DEPENDS tests/*_test.sh tests/*_test.py)
+foreach(src ${scripts})
+  get_filename_component(name ${src} NAME_WE)
+  if(src MATCHES "py$")
+    add_test(NAME system.${name} COMMAND ${DILEMMA_DEPS}/venv/bin/python ${src})
+  else()
+    add_test(NAME system.${name} COMMAND bash ${src})
+  endif()
+  set_tests_properties(system.${name} PROPERTIES LABELS system ENVIRONMENT "${DIL_TEST_ENV}" SKIP_RETURN_CODE 77)
+endforeach()

@@ -1,0 +1,123 @@
+/* dilemma/engine.h - running a contiguous range of a model's layers on one device. The only module that sees ggml.
+ *
+ *   dil_stage *s;  dil_stage_open(&arch, &weights, &opts, NULL, &s, err);
+ *   dil_stage_eval(s, &batch, hidden_in, out, err);   ...   dil_stage_close(s);
+ *
+ * A stage that owns layer 0 takes token ids, any other takes hidden states [n_tokens][n_embd]; a stage that owns the last
+ * layer gives logits, any other hidden states. A whole model is a stage with every layer. Splitting a model into stages
+ * changes no bit of the result as long as the batch shapes are equal. */
+#ifndef DILEMMA_ENGINE_H
+#define DILEMMA_ENGINE_H
+
+#include <dilemma/arch.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- devices ------------------------------------------------------------------------------------------------------- */
+
+typedef struct dil_device_info {
+    char name[64];         /* "CPU", "CUDA0", "Vulkan0" */
+    char description[128]; /* "AMD EPYC ..." */
+    uint64_t memory_total, memory_free;
+    bool is_gpu;
+} dil_device_info;
+size_t dil_engine_devices(dil_device_info *out, size_t cap); /* writes up to cap, returns how many there are; CPU first */
+
+/* --- stages -------------------------------------------------------------------------------------------------------- */
+
+typedef struct dil_stage_opts {
+    const char *device;      /* NULL: "CPU" */
+    int n_threads;           /* 0: all this process may use */
+    uint32_t first_layer, last_layer; /* inclusive, planner's numbering; 0 and n_blocks+1: the whole model */
+    uint32_t n_ctx;          /* KV cells per sequence; 0: 2048 or the model's training context if that is less */
+    uint32_t n_seq;          /* sequences at once; 0: 1 */
+    uint32_t max_batch;      /* tokens a call; 0: 512 */
+    dil_type kv_type;        /* DIL_TYPE_F16 or DIL_TYPE_F32 */
+    bool no_repack;          /* keep the weights as they are in the file (needed by taps on weights; slower) */
+    bool fixed_shapes;       /* --deterministic: one graph shape for decoding, one for prefill */
+} dil_stage_opts;
+
+typedef struct dil_batch {
+    uint32_t n_tokens;
+    const int32_t *token;    /* [n_tokens]; only read by a stage with layer 0 */
+    const int32_t *pos;      /* [n_tokens] position in its sequence, from 0 */
+    const int32_t *seq;      /* [n_tokens] sequence slot in [0,n_seq); NULL: all 0 */
+    const uint8_t *want;     /* [n_tokens] 1 where the last stage gives logits; NULL: only the last token */
+} dil_batch;
+
+typedef struct dil_stage dil_stage;
+
+/* Copies the needed tensors onto the device. Errors name the tensor, or the bytes needed and at hand (DIL_ELIMIT). */
+dil_status dil_stage_open(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts,
+                          const dil_progress *progress, dil_stage **out, dil_err *err);
+void dil_stage_close(dil_stage *s);
+
+/* Runs one batch and appends it to the KV cache.
+ * hidden_in  [n_tokens][n_embd] where the stage has no layer 0, else NULL
+ * out        hidden states [n_tokens][n_embd], or for the last stage logits [number wanted][n_vocab]
+ * Errors: DIL_ELIMIT (batch or context exceeded: numbers in the text), DIL_EDATA (token or position out of range).
+ * Threads: one call at a time per stage. No allocation of ours after the first call of a shape. */
+dil_status dil_stage_eval(dil_stage *s, const dil_batch *b, const float *hidden_in, float *out, dil_err *err);
+
+/* Forgets positions >= from_pos of a sequence (0: all of it). */
+void dil_stage_seq_trim(dil_stage *s, uint32_t seq, uint32_t from_pos);
+
+typedef struct dil_stage_stats {
+    uint64_t weight_bytes, kv_bytes, buffer_bytes; /* as allocated */
+    int64_t last_eval_ns;                          /* compute of the last call */
+} dil_stage_stats;
+dil_stage_stats dil_stage_get_stats(const dil_stage *s);
+const dil_stage_opts *dil_stage_get_opts(const dil_stage *s); /* with the defaults filled in */
+
+/* What a stage of these layers and types would allocate, without weights: the planner's kv and buffer bytes. */
+dil_status dil_stage_measure(const dil_arch *arch, const dil_stage_opts *opts, uint64_t *kv_bytes_per_block,
+                             uint64_t *buffer_bytes, dil_err *err);
+
+/* Calibration tap: called during eval with the input rows of every linear layer (x [n_rows][n_cols], borrowed for the call),
+ * named by the weight's tensor name, attn_q/k/v and ffn_gate/up each by their own name. NULL switches it off. */
+typedef void dil_stage_tap_fn(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols);
+void dil_stage_set_tap(dil_stage *s, dil_stage_tap_fn *fn, void *ctx);
+
+/* --- types --------------------------------------------------------------------------------------------------------- */
+
+/* Rows to and from a type. importance [n_cols] or NULL: weights of the squared error (an imatrix row). */
+dil_status dil_engine_quantize(dil_type type, const float *src, uint64_t n_rows, uint64_t n_cols, const float *importance,
+                               void *dst, int n_threads, dil_err *err);
+dil_status dil_engine_dequantize(dil_type type, const void *src, uint64_t n_elems, float *dst, dil_err *err);
+
+/* --- measuring ------------------------------------------------------------------------------------------------------ */
+
+/* Seconds of one layer at the given types with random weights of its real shapes, in a working set that exceeds the last-level
+ * cache as in a real model: decode is seconds a token at n_past cached tokens, prefill seconds a token in a batch of n_batch.
+ * types [tensors of the layer as dil_arch_layer_tensors lists them]; ignored for tensors that are not linear. */
+typedef struct dil_layer_time {
+    double decode_sec, prefill_sec;
+    double decode_spread, prefill_spread; /* (third quartile - first quartile) / median over the repeats */
+} dil_layer_time;
+dil_status dil_engine_time_layer(const dil_arch *arch, uint32_t layer, const dil_type *types, const char *device,
+                                 int n_threads, uint32_t n_past, uint32_t n_batch, double limit_sec, dil_layer_time *out,
+                                 dil_err *err);
+
+/* --- sampling ------------------------------------------------------------------------------------------------------- */
+
+typedef struct dil_sampler_opts {
+    float temperature;      /* <= 0: greedy (lowest id among equals) */
+    uint32_t top_k;         /* 0: off */
+    float top_p, min_p;     /* 1 and 0: off */
+    float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
+    uint64_t seed;
+} dil_sampler_opts;
+dil_sampler_opts dil_sampler_defaults(void);
+typedef struct dil_sampler dil_sampler;
+dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab); /* NULL: out of memory */
+void dil_sampler_free(dil_sampler *s);
+/* logits [n_vocab], not changed. logprob (may be NULL) is the natural log of the token's probability before truncation. */
+int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob);
+void dil_sampler_accept(dil_sampler *s, int32_t token); /* for the penalties */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

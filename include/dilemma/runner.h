@@ -1,0 +1,68 @@
+/* dilemma/runner.h - generating text for many requests at once, on this machine or over a ring of nodes, behind one interface.
+ *
+ *   dil_runner *r;  dil_runner_local(&arch, &weights, &opts, 16, &r, err);      or dil_runner_ring(...), see coordinator.h
+ *   dil_runner_submit(r, &req, on_event, ctx, &id, err);                         ... events come ...   dil_runner_close(r);
+ *
+ * A runner owns one scheduler thread: continuous batching, requests served fairly in chunks, a bounded queue. */
+#ifndef DILEMMA_RUNNER_H
+#define DILEMMA_RUNNER_H
+
+#include <dilemma/engine.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct dil_runner dil_runner;
+
+typedef struct dil_gen_req {
+    const int32_t *prompt; /* [n_prompt] token ids, copied; n_prompt >= 1 */
+    size_t n_prompt;
+    uint32_t max_tokens;   /* >= 1; generation also ends where the context does */
+    dil_sampler_opts sampler;
+    const int32_t *stop;   /* [n_stop] ids that end the text (end of generation); not reported as tokens; copied */
+    size_t n_stop;
+} dil_gen_req;
+
+typedef enum dil_gen_kind { DIL_GEN_TOKEN, DIL_GEN_DONE, DIL_GEN_ERROR } dil_gen_kind;
+typedef enum dil_gen_finish { DIL_FINISH_STOP, DIL_FINISH_LENGTH, DIL_FINISH_CANCELED } dil_gen_finish;
+
+typedef struct dil_gen_event {
+    dil_gen_kind kind;
+    int32_t token;           /* TOKEN */
+    float logprob;           /* TOKEN: natural log of its probability */
+    dil_gen_finish finish;   /* DONE */
+    uint32_t n_prompt, n_generated;
+    double prefill_sec, decode_sec; /* DONE: to the first token, and from there on */
+    const dil_err *error;    /* ERROR: borrowed for the call */
+} dil_gen_event;
+
+/* Called from the runner's thread: return soon, do not call the runner's blocking functions. After DONE or ERROR no more come. */
+typedef void dil_gen_fn(void *ctx, uint64_t id, const dil_gen_event *event);
+
+/* Errors: DIL_ELIMIT (the prompt does not fit the context: numbers), DIL_EBUSY (the queue is full), DIL_ENET (not ready). */
+dil_status dil_runner_submit(dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx, uint64_t *id, dil_err *err);
+void dil_runner_cancel(dil_runner *r, uint64_t id); /* a DONE with DIL_FINISH_CANCELED follows, unless it ended before */
+
+typedef struct dil_runner_state {
+    bool ready;            /* the truth for /health: every stage loaded and answering */
+    char why[DIL_ERR_TEXT_MAX]; /* when not ready: loading (with percent), or what failed */
+    uint32_t n_ctx, n_active, n_queued, queue_max;
+    uint64_t tokens_in, tokens_out, requests, failures; /* since start */
+    double token_sec;      /* seconds a token of the running streams, smoothed; 0 before the first */
+} dil_runner_state;
+void dil_runner_get_state(dil_runner *r, dil_runner_state *out); /* any thread */
+void dil_runner_close(dil_runner *r); /* ends running requests with DIL_ECANCELED */
+
+/* One stage with every layer, in this process. n_seq sequences are decoded at once (opts->n_seq is ignored). */
+dil_status dil_runner_local(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, uint32_t n_seq,
+                            dil_runner **out, dil_err *err);
+
+/* Blocking convenience: submits and waits; tokens [max_tokens]. Not from an event callback. */
+dil_status dil_runner_generate(dil_runner *r, const dil_gen_req *req, int32_t *tokens, uint32_t *n_tokens, dil_gen_event *done,
+                               dil_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

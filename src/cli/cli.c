@@ -1,0 +1,251 @@
+/* Option parsing from tables, error lines, the log sink and the progress bar. getopt was rejected: help text, types, ranges
+ * and completions would each need a second table. */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+bool dil_cli_quiet;
+static bool verbose;
+static volatile sig_atomic_t interrupted;
+
+static bool bar_open;
+
+static void clear_bar(void)
+{
+    if (bar_open) fputs("\r\033[K", stderr);
+    bar_open = false;
+}
+
+static void log_line(void *ctx, dil_log_level level, const char *module, const char *text)
+{
+    (void)ctx;
+    static const char *const name[] = {"debug", "info", "warning", "error"};
+    clear_bar();
+    fprintf(stderr, "%s: %s: %s\n", module, name[level], text);
+}
+
+int dil_cli_usage(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    fputs("dilemma: ", stderr);
+    vfprintf(stderr, fmt, args);
+    fputc('\n', stderr);
+    va_end(args);
+    return dil_status_exit(DIL_EUSAGE);
+}
+
+int dil_cli_fail(const char *context, const dil_err *err)
+{
+    clear_bar();
+    fprintf(stderr, "dilemma: %s%s%s\n", context ? context : "", context ? ": " : "", err->text);
+    return dil_status_exit(err->code);
+}
+
+static void print_help(const char *cmd, const char *usage, const char *about, const dil_cli_opt *opts)
+{
+    printf("usage: dilemma %s %s\n\n%s\n\noptions:\n", cmd, usage, about);
+    for (const dil_cli_opt *o = opts; o->name || o->letter; o++) {
+        char left[64] = "  ";
+        size_t n = 2;
+        if (o->letter) n += (size_t)snprintf(left + n, sizeof left - n, "-%c%s", o->letter, o->name ? ", " : "");
+        if (o->name) n += (size_t)snprintf(left + n, sizeof left - n, "%s", o->name);
+        if (o->arg) n += (size_t)snprintf(left + n, sizeof left - n, " %s", o->arg);
+        printf(n < 28 ? "%-28s" : "%s\n                            ", left);
+        for (const char *p = o->help; *p; p++) {
+            putchar(*p);
+            if (*p == '\n') printf("%-28s", "");
+        }
+        putchar('\n');
+    }
+    printf("%-28sonly errors on standard error\n%-28smore on standard error\n%-28sthis text\n", "  --quiet", "  --verbose",
+           "  -h, --help");
+}
+
+static const dil_cli_opt *find_opt(const dil_cli_opt *opts, const char *word, size_t len)
+{
+    for (const dil_cli_opt *o = opts; o->name || o->letter; o++) {
+        if (o->name && strlen(o->name) == len && memcmp(o->name, word, len) == 0) return o;
+        if (o->letter && len == 2 && word[0] == '-' && word[1] == o->letter) return o;
+    }
+    return NULL;
+}
+
+static int take_value(const char *cmd, const dil_cli_opt *o, const char *word, const char *value)
+{
+    char *end;
+    errno = 0;
+    switch (o->kind) {
+    case DIL_CLI_FLAG: break;
+    case DIL_CLI_STR: *(const char **)o->out = value; break;
+    case DIL_CLI_INT: {
+        long long v = strtoll(value, &end, 10);
+        if (end == value || *end || errno) return dil_cli_usage("%s: %s wants a whole number, not '%s'", cmd, word, value);
+        if ((o->min != 0 || o->max != 0) && ((double)v < o->min || (double)v > o->max))
+            return dil_cli_usage("%s: %s is %s, allowed %.0f to %.0f", cmd, word, value, o->min, o->max);
+        *(int64_t *)o->out = v;
+        break;
+    }
+    case DIL_CLI_NUM: {
+        double v = strtod(value, &end);
+        if (end == value || *end || errno || v != v) return dil_cli_usage("%s: %s wants a number, not '%s'", cmd, word, value);
+        if ((o->min != 0 || o->max != 0) && (v < o->min || v > o->max))
+            return dil_cli_usage("%s: %s is %s, allowed %g to %g", cmd, word, value, o->min, o->max);
+        *(double *)o->out = v;
+        break;
+    }
+    case DIL_CLI_BYTES:
+        if (!dil_parse_bytes(value, o->out))
+            return dil_cli_usage("%s: %s wants a size such as 500M or 1.5GiB, not '%s'", cmd, word, value);
+        break;
+    case DIL_CLI_LIST: {
+        dil_cli_list *l = o->out;
+        if (l->n == sizeof l->item / sizeof l->item[0]) return dil_cli_usage("%s: %s: more than %zu values", cmd, word, l->n);
+        l->item[l->n++] = value;
+        break;
+    }
+    }
+    return -1;
+}
+
+/* "-" and negative numbers are values, not options. */
+static bool is_option(const char *w)
+{
+    return w[0] == '-' && w[1] && !(w[1] >= '0' && w[1] <= '9') && !(w[1] == '.' && w[2] >= '0' && w[2] <= '9');
+}
+
+int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, const dil_cli_opt *opts, dil_cli_list *pos,
+                  size_t min_pos, size_t max_pos)
+{
+    const char *cmd = argv[0];
+    bool only_words = false;
+    for (int i = 1; i < argc; i++) {
+        const char *w = argv[i];
+        if (only_words || !is_option(w)) {
+            if (!pos || pos->n >= max_pos) return dil_cli_usage("%s: unexpected word '%s' (see dilemma %s --help)", cmd, w, cmd);
+            pos->item[pos->n++] = w;
+            continue;
+        }
+        if (strcmp(w, "--") == 0) {
+            only_words = true;
+            continue;
+        }
+        if (strcmp(w, "--help") == 0 || strcmp(w, "-h") == 0) {
+            print_help(cmd, usage, about, opts);
+            return 0;
+        }
+        if (strcmp(w, "--quiet") == 0) {
+            dil_cli_quiet = true;
+            continue;
+        }
+        if (strcmp(w, "--verbose") == 0) {
+            verbose = true;
+            continue;
+        }
+        const char *eq = w[1] == '-' ? strchr(w, '=') : NULL;
+        size_t len = eq ? (size_t)(eq - w) : strlen(w);
+        const dil_cli_opt *o = find_opt(opts, w, len);
+        if (!o) return dil_cli_usage("%s: unknown option '%.*s' (see dilemma %s --help)", cmd, (int)len, w, cmd);
+        if (o->given) *o->given = true;
+        if (o->kind == DIL_CLI_FLAG) {
+            if (eq) return dil_cli_usage("%s: %.*s takes no value", cmd, (int)len, w);
+            *(bool *)o->out = true;
+            continue;
+        }
+        if (!eq && i + 1 >= argc) return dil_cli_usage("%s: %s wants %s", cmd, w, o->arg ? o->arg : "a value");
+        int status = take_value(cmd, o, w, eq ? eq + 1 : argv[++i]);
+        while (status < 0 && o->kind == DIL_CLI_LIST && !eq && i + 1 < argc && !is_option(argv[i + 1]))
+            status = take_value(cmd, o, w, argv[++i]);
+        if (status >= 0) return status;
+    }
+    if ((pos ? pos->n : 0) < min_pos)
+        return dil_cli_usage("%s: too few arguments; usage: dilemma %s %s", cmd, cmd, usage);
+    dil_log_set_sink(log_line, NULL, verbose ? DIL_LOG_DEBUG : dil_cli_quiet ? DIL_LOG_ERROR : DIL_LOG_INFO);
+    return -1;
+}
+
+bool dil_cli_color(void)
+{
+    const char *no = getenv("NO_COLOR");
+    return isatty(STDERR_FILENO) && !(no && *no);
+}
+
+static void on_interrupt(int sig)
+{
+    (void)sig;
+    if (interrupted) _exit(130);
+    interrupted = 1;
+}
+
+bool dil_cli_interrupted(void)
+{
+    return interrupted != 0;
+}
+
+static struct {
+    char what[64];
+    int64_t start_ns, shown_ns;
+    double start_done;
+} bar;
+
+static void format_left(double sec, char out[32])
+{
+    if (sec < 90) snprintf(out, 32, "%.0f s left", sec);
+    else if (sec < 5400) snprintf(out, 32, "%.0f min left", sec / 60);
+    else snprintf(out, 32, "%.1f h left", sec / 3600);
+}
+
+static bool show_progress(void *ctx, const char *what, double done, double total)
+{
+    (void)ctx;
+    if (interrupted) return false;
+    if (dil_cli_quiet) return true;
+    int64_t now = dil_now_ns();
+    bool tty = isatty(STDERR_FILENO) != 0;
+    if (strncmp(bar.what, what, sizeof bar.what - 1) != 0) {
+        snprintf(bar.what, sizeof bar.what, "%s", what);
+        bar.start_ns = bar.shown_ns = now;
+        bar.start_done = done;
+    }
+    int64_t every = tty ? 100000000 : 5000000000;
+    if (now - bar.shown_ns < every && done < total) return true;
+    if (now - bar.start_ns < every) return true; /* what ends at once needs no bar */
+    bar.shown_ns = now;
+    double share = total > 0 ? done / total : 0;
+    char left[32] = "";
+    double sec = (double)(now - bar.start_ns) * 1e-9;
+    if (done > bar.start_done && done < total) format_left(sec * (total - done) / (done - bar.start_done), left);
+    if (!tty) {
+        fprintf(stderr, "%s: %.0f %%  %s\n", what, share * 100, left);
+        return true;
+    }
+    char line[31];
+    int fill = (int)(share * 30);
+    for (int i = 0; i < 30; i++) line[i] = i < fill ? '#' : '.';
+    line[30] = 0;
+    fprintf(stderr, "\r\033[K%-24.40s [%s] %3.0f %%  %s", what, line, share * 100, left);
+    bar_open = true;
+    if (done >= total) dil_cli_progress_done();
+    return true;
+}
+
+void dil_cli_progress_done(void)
+{
+    if (bar_open) fputc('\n', stderr);
+    bar_open = false;
+    bar.what[0] = 0;
+}
+
+dil_progress *dil_cli_progress(void)
+{
+    static dil_progress p = {.fn = show_progress};
+    struct sigaction sa = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    return &p;
+}

@@ -1,0 +1,40 @@
+/* The table of subcommands, and nothing else. */
+#include "cli/cli.h"
+
+#include <signal.h>
+#include <string.h>
+
+static const dil_cli_cmd *const commands[] = {
+    NULL
+};
+
+static void print_commands(FILE *to)
+{
+    fputs("dilemma " DILEMMA_VERSION " - runs a large language model over several small, unequal machines\n\n"
+          "usage: dilemma COMMAND [options]      dilemma COMMAND --help tells more\n\n", to);
+    for (size_t i = 0; commands[i]; i++) fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fputs("\nexit status: 0 done, 2 usage, 3 malformed file or request, 4 unsupported, 5 not found, 6 i/o, 7 out of memory,\n"
+          "8 a limit or a store too small, 9 no plan meets the budgets, 10 timeout, 11 network, 12 not authorized, 13 busy,\n"
+          "14 canceled, 15 unusable data, 70 a bug of ours\n", to);
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* a peer or a reader that goes away is an error code, not our end */
+    if (argc < 2) {
+        print_commands(stderr);
+        return dil_status_exit(DIL_EUSAGE);
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_commands(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("dilemma " DILEMMA_VERSION);
+        return 0;
+    }
+    for (size_t i = 0; commands[i]; i++) {
+        if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 1, argv + 1);
+    }
+    return dil_cli_usage("unknown command '%s' (see dilemma --help)", argv[1]);
+}
