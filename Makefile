@@ -23,7 +23,7 @@ demo: release model     ## everything once: measure, profile, plan, quantize, ru
 	@build/release/dilemma demo --model $(MODEL) --dir build/demo
 
 test: release           ## all tests, on the real model, against the reference implementations
-	@tools/deps --prefix $(DILEMMA_DEPS) model llama python
+	@tools/deps --prefix $(DILEMMA_DEPS) clang model llama python
 	@ctest --preset release
 
 bench: release          ## speed figures, each beside its opponent in the same run
@@ -31,17 +31,19 @@ bench: release          ## speed figures, each beside its opponent in the same r
 	@for b in bench/*.sh; do echo "== $$b"; bash $$b || exit 1; done
 
 san: deps               ## unit tests under ASan+UBSan, then the threaded ones under TSan
-	@tools/deps --prefix $(DILEMMA_DEPS) model
+	@tools/deps --prefix $(DILEMMA_DEPS) clang model
 	@for p in asan tsan; do cmake --preset $$p >build/$$p.log 2>&1 || { cat build/$$p.log; exit 1; }; \
 	  cmake --build --preset $$p -j $(JOBS) && ctest --preset $$p || exit 1; done
 
 fuzz: deps              ## every parser's fuzz target, FUZZ_SEC seconds each (20)
+	@tools/deps --prefix $(DILEMMA_DEPS) clang
 	@cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }
 	@cmake --build --preset fuzz -j $(JOBS)
 	@tools/fuzz build/fuzz $${FUZZ_SEC:-20}
 
 lint: release           ## folder layers, header self-containment, warnings under gcc and clang
 	@tools/check-layers
+	@tools/deps --prefix $(DILEMMA_DEPS) clang
 	@cmake --preset clang >build/clang.log 2>&1 || { cat build/clang.log; exit 1; }
 	@cmake --build --preset clang -j $(JOBS)
 
