@@ -33,29 +33,40 @@ typedef struct dil_arch {
     bool final_norm;            /* OPT-350M has none */
     dil_positions positions;
     uint32_t position_offset;   /* OPT: 2 */
-    float rope_freq_base, rope_scale;
+    float rope_freq_base, rope_scale; /* rope_scale: multiplies positions, 1 / (linear scaling factor); 1: none */
     uint32_t rope_dims;
+    bool rope_freqs;            /* tensor rope_freqs.weight [rope_dims / 2] divides the frequencies (Llama 3 scaling) */
     dil_act act;
     bool gated_ffn;             /* gate * act, as Llama */
-    bool attn_bias, ffn_bias;   /* biases on the linear layers */
+    bool attn_bias, ffn_bias;   /* biases on all linear layers of the attention (q, k, v, output), of the FFN */
     bool tied_head;             /* head uses token_embd */
 } dil_arch;
 
+#define DIL_ARCH_BLOCKS_MAX 1022 /* with embedding and head: 1,024 layers */
+#define DIL_ARCH_WIDTH_MAX (1u << 20) /* n_embd, n_embd_word, n_ff */
+#define DIL_ARCH_HEADS_MAX 4096
+#define DIL_ARCH_VOCAB_MAX (1u << 22)
+#define DIL_ARCH_CTX_MAX (1u << 28)
+
 /* Reads and checks the architecture from metadata and the tensor table: every dimension within its named maximum, every
- * required tensor present with the shape that the architecture implies. Errors: DIL_EUNSUPPORTED names the architecture and
- * the known ones; DIL_EFORMAT names key or tensor, found and expected. */
+ * required tensor present with the shape that the architecture implies, norms and biases in F32, and no tensor that the
+ * architecture does not know (the model would be another one). A file that was opened header_only will do.
+ * Errors: DIL_EUNSUPPORTED names the architecture and the known ones, or the feature that we lack; DIL_EFORMAT names key or
+ * tensor, found and expected; DIL_ELIMIT the dimension and its maximum. */
 dil_status dil_arch_read(const dil_gguf *g, dil_arch *out, dil_err *err);
 
 uint32_t dil_arch_n_layers(const dil_arch *a); /* n_blocks + 2 */
 
-/* The tensors of one layer (planner's numbering). For layer 0 and a tied head the shared tensor is listed in both, with
- * `shared` set in the head's. Linear weights are the ones that quantization may change; norms and biases stay F32. */
+/* The tensors of one layer (planner's numbering). Every tensor of the file is listed; one that several layers need is listed
+ * in each, with `shared` set in all but the first: token_embd in a tied head, rope_freqs in every block after the first.
+ * Linear weights are the ones that quantization may change; norms, biases and the position table (which may be F16 or BF16)
+ * stay as they are. Layer 0 holds token_embd, position_embd and project_in; the last output_norm, project_out and output. */
 typedef struct dil_layer_tensor {
     char name[DIL_TENSOR_NAME_MAX]; /* in the file */
-    char role[24];                  /* "attn_q", "ffn_down", "token_embd", "output", "attn_norm", ... */
+    char role[24];                  /* "attn_q", "ffn_down", "token_embd", "output"; "attn_norm", "attn_q.bias", ... */
     uint64_t ne[2];
-    bool linear;                    /* a weight of a linear layer or an embedding table */
-    bool shared;                    /* the head's view of token_embd */
+    bool linear;                    /* a weight of a linear layer, or token_embd */
+    bool shared;                    /* an earlier layer lists it too */
 } dil_layer_tensor;
 
 #define DIL_LAYER_TENSORS_MAX 32
