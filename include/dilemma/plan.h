@@ -1,0 +1,61 @@
+/* dilemma/plan.h - plan.json: which node holds each layer, at which types, and what that is predicted to cost.
+ *
+ *   dil_plan *p;  dil_plan_read("plan.json", &p, err);  p->stages[i].node ...  dil_plan_free(p);
+ *
+ * The format is docs/FORMATS.md, the method docs/PLANNER.md; dilemma/problem.h makes and solves the problem. */
+#ifndef DILEMMA_PLAN_H
+#define DILEMMA_PLAN_H
+
+#include <dilemma/profile.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct dil_plan_layer {
+    const char *name;        /* "blk.0" */
+    const char *node;        /* name in the cluster */
+    const char *level;       /* name in the profile */
+    dil_level_type *types;   /* [n_types] role -> ggml type; what `quantize` does */
+    uint32_t n_types;
+    uint64_t bytes;          /* in the file; a tied head's are those beyond the shared table */
+} dil_plan_layer;
+
+typedef struct dil_plan_stage { /* a maximal run of consecutive layers on one node, in order; a node may appear again */
+    const char *node;
+    uint32_t first_layer, last_layer;
+    uint64_t bytes;          /* of weights on the node for this stage; a table shared with an earlier stage there is not repeated */
+    double compute_sec;      /* a decoded token */
+    double hop_sec;          /* of the hidden state to the next stage; after the last: of the token to the entry */
+} dil_plan_stage;
+
+typedef struct dil_plan {
+    const char *model_path, *model_hash; /* hash "" when unknown */
+    const char *entry;       /* name of the node where requests arrive */
+    uint32_t context, sequences, tokens_in, tokens_out;
+    double token_sec, prefill_sec, total_sec; /* predicted; total = prefill + (tokens_out - 1) * token */
+    double bound_sec;        /* proved: no plan within the budgets has a smaller total_sec */
+    double gap;              /* (total - bound) / total */
+    const char *solver;
+    double solve_sec;
+    double ratio_to_fp32;    /* bytes of all tensors (tied once) over four a parameter */
+    double predicted_damage; /* sum over the layers, in the unit of damage_measure */
+    const char *damage_measure; /* "kl" or "weight" */
+    dil_plan_layer *layers;  /* [n_layers] */
+    uint32_t n_layers;
+    dil_plan_stage *stages;  /* [n_stages], cover all layers in order */
+    uint32_t n_stages;
+    dil_arena *arena;        /* owns everything; NULL in a plan that the caller filled */
+} dil_plan;
+
+/* Reads and checks ("-": standard input): the stages are exactly what the layers say. *out is owned: dil_plan_free.
+ * Errors: DIL_EFORMAT names file, place and value; DIL_ELIMIT beyond 256 MiB or the maxima in profile.h. */
+dil_status dil_plan_read(const char *path, dil_plan **out, dil_err *err);
+dil_status dil_plan_parse(const char *what, const char *text, size_t len, dil_plan **out, dil_err *err);
+dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err); /* checks, then writes whole or not at all */
+void dil_plan_free(dil_plan *p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,78 @@
+/* dilemma/profile.h - profile.json: every layer's levels with bytes, seconds on each node, and the damage they do.
+ *
+ *   dil_profile *p;  dil_profile_read("profile.json", &p, err);  ...  dil_profile_free(p);
+ *
+ * To write one, fill a dil_profile of your own (arena NULL) and call dil_profile_write: it makes the checks that reading makes.
+ * Layers are numbered as the planner does: 0 the embedding, 1..n_blocks the blocks, n_blocks+1 the final norm and head.
+ * The format is docs/FORMATS.md. */
+#ifndef DILEMMA_PROFILE_H
+#define DILEMMA_PROFILE_H
+
+#include <dilemma/cluster.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DIL_LAYERS_MAX 1024
+#define DIL_LEVELS_MAX 64 /* a layer */
+#define DIL_ROLES_MAX 32  /* linear tensors a layer */
+
+typedef struct dil_level_type {
+    const char *role; /* "attn_q", "ffn_down", "token_embd", "output" */
+    const char *type; /* "IQ4_NL" */
+} dil_level_type;
+
+typedef struct dil_profile_level {
+    const char *name;         /* unique in the layer */
+    dil_level_type *types;    /* [n_types] one for each linear tensor */
+    uint32_t n_types;
+    uint64_t bytes;           /* of all the layer's tensors, norms and biases included; a tied head counts the table again */
+    uint64_t shared_bytes;    /* of a tied head: of the table that it shares with the embedding (0: all of the embedding's bytes) */
+    double damage_weight;     /* NAN: not measured */
+    double damage_kl;         /* nats a token; NAN: not measured */
+    double *decode_sec;       /* [n_nodes] a token at n_past cached tokens */
+    double *prefill_sec;      /* [n_nodes] a prompt token within a batch */
+} dil_profile_level;
+
+typedef struct dil_profile_layer {
+    const char *name;         /* "embedding", "blk.0", "head" */
+    uint64_t kv_bytes;        /* for the whole context and all sequences */
+    uint64_t buffer_bytes;    /* scratch that the layer's graph needs; a node needs the largest of its layers' */
+    double *decode_sec_per_cached; /* [n_nodes] seconds more for each cached token beyond n_past; NULL: none measured */
+    dil_profile_level *levels; /* [n_levels] */
+    uint32_t n_levels;
+} dil_profile_layer;
+
+typedef struct dil_profile {
+    const char *model_path, *model_hash, *arch; /* hash: BLAKE2b-256 of the file in hex, "" when unknown */
+    uint32_t n_blocks;
+    uint64_t n_params;        /* tied once */
+    bool tied_head;
+    uint64_t hidden_bytes;    /* one token's hidden state on a link */
+    uint32_t n_vocab;
+    const char *data_path;    /* "" for the embedded data */
+    uint64_t data_tokens;
+    uint32_t context, sequences, batch, n_past; /* batch: the chunk of prefill */
+    const char **nodes;       /* [n_nodes] names, the order of every [n_nodes] array */
+    uint32_t n_nodes;
+    dil_profile_layer *layers; /* [n_layers], n_layers = n_blocks + 2 */
+    uint32_t n_layers;
+    double baseline_loss;     /* NAN: not measured */
+    uint64_t baseline_tokens;
+    double kl_to_loss_slope;  /* loss increase = slope * KL; NAN: not calibrated */
+    uint32_t kl_to_loss_points;
+    dil_arena *arena;         /* owns everything after reading; NULL in a profile that the caller filled */
+} dil_profile;
+
+/* Reads and checks ("-": standard input). *out is owned: dil_profile_free. Errors as dil_cluster_read. */
+dil_status dil_profile_read(const char *path, dil_profile **out, dil_err *err);
+dil_status dil_profile_parse(const char *what, const char *text, size_t len, dil_profile **out, dil_err *err);
+/* Checks and writes, whole or not at all ("-": standard output). */
+dil_status dil_profile_write(const char *path, const dil_profile *p, dil_err *err);
+void dil_profile_free(dil_profile *p); /* only what read or parse made */
+
+#ifdef __cplusplus
+}
+#endif
+#endif
