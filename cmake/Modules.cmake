@@ -12,7 +12,7 @@ if(DILEMMA_SANITIZE)
   endif()
 endif()
 
-set(DIL_MODULES base model engine quant plan net serve)
+set(DIL_MODULES base model engine quant plan netlab net serve)
 set(DIL_OBJECTS "")
 
 function(dil_module name)
@@ -48,6 +48,7 @@ dil_module(model PkgConfig::JANSSON PkgConfig::PCRE2)
 dil_module(engine dep_ggml)
 dil_module(quant dep_lapack PkgConfig::JANSSON)
 dil_module(plan dep_highs PkgConfig::JANSSON)
+dil_module(netlab PkgConfig::JANSSON)
 dil_module(net PkgConfig::ZMQ PkgConfig::SODIUM PkgConfig::JANSSON)
 dil_module(serve PkgConfig::MICROHTTPD PkgConfig::CURL PkgConfig::JANSSON)
 
@@ -64,6 +65,13 @@ target_compile_definitions(dilemma PRIVATE _POSIX_C_SOURCE=200809L _DEFAULT_SOUR
 target_compile_options(dilemma PRIVATE ${DIL_WARNINGS})
 target_include_directories(dilemma PRIVATE src)
 target_link_libraries(dilemma PRIVATE dilemma_lib)
+
+# The network in a box that tests, benchmarks and the demo run in; its command line, not installed.
+add_executable(netlab tools/netlab.c)
+target_compile_definitions(netlab PRIVATE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
+target_compile_options(netlab PRIVATE ${DIL_WARNINGS})
+target_include_directories(netlab PRIVATE src)
+target_link_libraries(netlab PRIVATE dilemma_lib)
 
 if(DILEMMA_FUZZ)
   file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*_fuzz.c)
