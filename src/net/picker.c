@@ -1,0 +1,43 @@
+/* Samplers by slot. Penalties count generated tokens only: a prompt's words are not held against the answer. */
+#include "net/picker.h"
+
+#include <stdlib.h>
+
+dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, dil_err *err)
+{
+    *p = (dil__picker){.n_seq = n_seq, .n_vocab = n_vocab, .sampler = calloc(n_seq, sizeof *p->sampler)};
+    return p->sampler ? DIL_OK : dil_fail(err, DIL_EMEMORY, "no memory for %u samplers", n_seq);
+}
+
+void dil__picker_fini(dil__picker *p)
+{
+    for (uint32_t i = 0; p->sampler && i < p->n_seq; i++) dil_sampler_free(p->sampler[i]);
+    free(p->sampler);
+    *p = (dil__picker){0};
+}
+
+dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
+{
+    if (b->slot >= p->n_seq) return dil_fail(err, DIL_EDATA, "slot %u begins, there are %u", b->slot, p->n_seq);
+    dil_sampler *fresh = dil_sampler_new(&b->sampler, p->n_vocab);
+    if (!fresh) return dil_fail(err, DIL_EMEMORY, "no memory for a sampler of %u tokens", p->n_vocab);
+    dil_sampler_free(p->sampler[b->slot]);
+    p->sampler[b->slot] = fresh;
+    return DIL_OK;
+}
+
+dil_status dil__picker_pick(dil__picker *p, const dil_batch *b, const float *logits, dil__row *rows, uint32_t *n_rows, dil_err *err)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < b->n_tokens; i++) {
+        if (!b->want[i]) continue;
+        uint32_t slot = (uint32_t)b->seq[i];
+        if (slot >= p->n_seq || !p->sampler[slot])
+            return dil_fail(err, DIL_EDATA, "a token is wanted of slot %u, which never began", slot);
+        rows[n].token = dil_sampler_pick(p->sampler[slot], logits + (size_t)n * p->n_vocab, &rows[n].logprob);
+        dil_sampler_accept(p->sampler[slot], rows[n].token);
+        n++;
+    }
+    *n_rows = n;
+    return DIL_OK;
+}

@@ -1,0 +1,72 @@
+/* net/pipe.h - what the scheduler sees of the machine that computes: batches go in, sampled tokens come out in the same order.
+ *
+ * The local stage and the ring of nodes are two pipes; the tests have a third. A pipe is used by the scheduler's thread alone,
+ * except for `wake` and `state`. Slots are the KV cache's sequences; a work that begins a slot forgets what the slot held. */
+#ifndef DIL_NET_PIPE_H
+#define DIL_NET_PIPE_H
+
+#include <dilemma/runner.h>
+
+enum {
+    DIL__DEPTH_MAX = 64,    /* works in flight */
+    DIL__SLOTS_MAX = 1024,  /* sequences at once */
+    DIL__CHUNK = 128        /* prompt tokens a work: small enough for stages to overlap and for streams not to wait long */
+};
+
+typedef struct dil__begin { /* a slot starts over, with this sampler */
+    uint32_t slot;
+    dil_sampler_opts sampler;
+} dil__begin;
+
+typedef struct dil__work {
+    uint64_t id;
+    dil_batch batch;         /* token, pos, seq and want are all given */
+    const dil__begin *begin; /* [n_begin] */
+    uint32_t n_begin;
+} dil__work;
+
+typedef struct dil__row {
+    int32_t token;
+    float logprob;
+} dil__row;
+
+typedef enum dil__pipe_event_kind {
+    DIL__PIPE_NOTHING, /* a wake or the timeout */
+    DIL__PIPE_RESULT,
+    DIL__PIPE_FAILED,  /* this work failed; slots that it touched are void until they begin again */
+    DIL__PIPE_RESET    /* every work in flight and every slot's contents are lost; err tells why */
+} dil__pipe_event_kind;
+
+typedef struct dil__pipe_event {
+    dil__pipe_event_kind kind;
+    uint64_t id;
+    const dil__row *rows; /* RESULT: one for each wanted token, in the batch's order; borrowed until the next call */
+    uint32_t n_rows;
+    dil_err err;          /* FAILED, RESET */
+} dil__pipe_event;
+
+typedef struct dil__pipe dil__pipe;
+
+typedef struct dil__pipe_ops {
+    /* Copies what it needs of w. Errors: DIL_ENET (not ready), and the stage's own. */
+    dil_status (*submit)(dil__pipe *p, const dil__work *w, dil_err *err);
+    /* Blocks until an event, a wake, or timeout_ns (< 0: for ever). */
+    void (*wait)(dil__pipe *p, int64_t timeout_ns, dil__pipe_event *out);
+    void (*wake)(dil__pipe *p);                                                /* any thread */
+    bool (*state)(dil__pipe *p, char why[DIL_ERR_TEXT_MAX]);                   /* any thread; true: ready */
+    void (*close)(dil__pipe *p);
+} dil__pipe_ops;
+
+struct dil__pipe { /* first member of every implementation */
+    const dil__pipe_ops *ops;
+    uint32_t n_ctx, n_seq, n_vocab;
+    uint32_t chunk;      /* prompt tokens a work; also bounds the sequences decoded together */
+    uint32_t depth;      /* works in flight that keep every stage busy; 1: submit computes at once */
+    bool fixed_shapes;   /* never put two prompts into one work */
+};
+
+/* Takes pipe over, also on failure. queue_max: requests that wait beyond those that run. */
+dil_status dil__runner_new(dil__pipe *pipe, uint32_t queue_max, dil_runner **out, dil_err *err);
+enum { DIL__QUEUE_MAX = 256 };
+
+#endif

@@ -1,0 +1,623 @@
+/* The scheduler: continuous batching over a pipe (net/pipe.h), written once for the local stage and for the ring.
+ *
+ * Each request goes through one rule: it has tokens that are known (the prompt, then what was sampled) and of these some are
+ * fed. One unfed token makes it a candidate for a decode work; more make it a candidate for a chunk. Decode works and chunks
+ * alternate, so that neither new prompts nor running streams wait for more than one work of the other kind. With a pipe of
+ * several stages the decoding sequences split into as many groups as the pipe is deep: while one group is in the second
+ * stage the next is in the first. Mixing decode tokens into chunks was rejected: it would change the batch shape, and with
+ * it the last bits of running streams, with every prompt that arrives.
+ *
+ * One thread owns requests and pipe. Others only append to the queue, set cancel flags, and wake it. */
+#include "net/pipe.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct request {
+    uint64_t id;
+    int32_t *tokens; /* [n_prompt + max_tokens] */
+    uint32_t n_prompt, n_known, n_fed, n_max;
+    int32_t *stop;
+    size_t n_stop;
+    dil_sampler_opts sampler;
+    dil_gen_fn *fn;
+    void *ctx;
+    uint32_t n_flying; /* works in flight that hold tokens of it */
+    bool begun, ended;
+    atomic_bool canceled;
+    int64_t submit_ns, first_ns, last_ns;
+} request;
+
+typedef struct part { /* one sequence's share of a work */
+    uint32_t slot;
+    bool wants;
+} part;
+
+typedef struct flight {
+    uint64_t id; /* 0: free */
+    uint32_t n_parts;
+    part *parts; /* [n_seq] */
+} flight;
+
+struct dil_runner {
+    dil__pipe *pipe;
+    pthread_t thread;
+    bool started;
+
+    pthread_mutex_t lock; /* guards queue, n_queue, next_id, and the slots' pointers against cancel */
+    request **queue;      /* [queue_max], oldest first */
+    uint32_t n_queue, queue_max;
+    uint64_t next_id;
+    atomic_bool mail, closing;
+
+    request **slot; /* [n_seq] */
+    flight *flights; /* [depth] */
+    uint32_t n_flying, turn;
+    bool chunk_next;
+    uint64_t next_work;
+    int32_t *token, *pos, *seq; /* [chunk] the work being built */
+    uint8_t *want;
+    dil__begin *begin; /* [n_seq] */
+
+    atomic_uint n_active, n_queued;
+    atomic_uint_fast64_t tokens_in, tokens_out, requests, failures;
+    atomic_int_fast64_t token_ns;
+};
+
+static void request_free(request *q)
+{
+    if (!q) return;
+    free(q->tokens);
+    free(q->stop);
+    free(q);
+}
+
+/* --- events --------------------------------------------------------------------------------------------------------- */
+
+static double sec(int64_t ns)
+{
+    return (double)ns * 1e-9;
+}
+
+static void end_request(request *q, dil_gen_finish finish)
+{
+    int64_t now = dil_now_ns();
+    int64_t first = q->first_ns ? q->first_ns : now;
+    q->ended = true;
+    q->fn(q->ctx, q->id, &(dil_gen_event){
+        .kind = DIL_GEN_DONE, .finish = finish, .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt,
+        .prefill_sec = sec(first - q->submit_ns), .decode_sec = sec(now - first)});
+}
+
+static void fail_request(dil_runner *r, request *q, const dil_err *e)
+{
+    q->ended = true;
+    atomic_fetch_add(&r->failures, 1);
+    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_ERROR, .error = e, .n_prompt = q->n_prompt,
+                                          .n_generated = q->n_known - q->n_prompt});
+}
+
+static bool is_stop(const request *q, int32_t token)
+{
+    for (size_t i = 0; i < q->n_stop; i++) {
+        if (q->stop[i] == token) return true;
+    }
+    return false;
+}
+
+static void note_token_time(dil_runner *r, request *q)
+{
+    int64_t now = dil_now_ns();
+    if (q->first_ns) {
+        int64_t old = atomic_load(&r->token_ns), dt = now - q->last_ns;
+        atomic_store(&r->token_ns, old ? old + (dt - old) / 8 : dt);
+    } else {
+        q->first_ns = now;
+    }
+    q->last_ns = now;
+}
+
+static void take_token(dil_runner *r, request *q, const dil__row *row)
+{
+    note_token_time(r, q);
+    if (is_stop(q, row->token)) {
+        end_request(q, DIL_FINISH_STOP);
+        return;
+    }
+    q->tokens[q->n_known++] = row->token;
+    atomic_fetch_add(&r->tokens_out, 1);
+    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = row->token, .logprob = row->logprob,
+                                          .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt});
+    if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
+}
+
+/* --- slots ---------------------------------------------------------------------------------------------------------- */
+
+/* A slot is free again when nothing of its request is in flight any more: results are matched by slot. */
+static void release_ended(dil_runner *r)
+{
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        request *q = r->slot[i];
+        if (!q || !q->ended || q->n_flying) continue;
+        pthread_mutex_lock(&r->lock);
+        r->slot[i] = NULL;
+        pthread_mutex_unlock(&r->lock);
+        request_free(q);
+        atomic_fetch_sub(&r->n_active, 1);
+    }
+}
+
+static request *take_queued(dil_runner *r, uint32_t i)
+{
+    request *q = r->queue[i];
+    memmove(r->queue + i, r->queue + i + 1, (r->n_queue - i - 1) * sizeof *r->queue);
+    r->n_queue--;
+    atomic_store(&r->n_queued, r->n_queue);
+    return q;
+}
+
+static request *next_canceled(dil_runner *r)
+{
+    request *q = NULL;
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < r->n_queue && !q; i++) {
+        if (atomic_load(&r->queue[i]->canceled)) q = take_queued(r, i);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return q;
+}
+
+static void end_canceled(dil_runner *r)
+{
+    for (request *q; (q = next_canceled(r));) {
+        end_request(q, DIL_FINISH_CANCELED);
+        request_free(q);
+    }
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        request *q = r->slot[i];
+        if (q && !q->ended && atomic_load(&q->canceled)) end_request(q, DIL_FINISH_CANCELED);
+    }
+}
+
+static void admit(dil_runner *r)
+{
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < r->pipe->n_seq && r->n_queue; i++) {
+        if (r->slot[i]) continue;
+        r->slot[i] = take_queued(r, 0);
+        atomic_fetch_add(&r->n_active, 1);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* --- building works -------------------------------------------------------------------------------------------------- */
+
+static uint32_t n_unfed(const request *q)
+{
+    return q && !q->ended ? q->n_known - q->n_fed : 0;
+}
+
+static bool wants_chunk(const request *q)
+{
+    return n_unfed(q) > 1 || (n_unfed(q) == 1 && q->n_fed < q->n_prompt);
+}
+
+static bool wants_decode(const request *q)
+{
+    return n_unfed(q) == 1 && q->n_fed >= q->n_prompt;
+}
+
+static bool any(const dil_runner *r, bool (*wants)(const request *))
+{
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        if (wants(r->slot[i])) return true;
+    }
+    return false;
+}
+
+static flight *free_flight(dil_runner *r)
+{
+    for (uint32_t i = 0; i < r->pipe->depth; i++) {
+        if (!r->flights[i].id) return &r->flights[i];
+    }
+    return NULL;
+}
+
+static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint32_t n)
+{
+    request *q = r->slot[slot];
+    if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .sampler = q->sampler};
+    q->begun = true;
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t at = w->batch.n_tokens++, p = q->n_fed + k;
+        r->token[at] = q->tokens[p];
+        r->pos[at] = (int32_t)p;
+        r->seq[at] = (int32_t)slot;
+        r->want[at] = p + 1 == q->n_known;
+    }
+    if (q->n_fed < q->n_prompt) atomic_fetch_add(&r->tokens_in, n);
+    q->n_fed += n;
+    q->n_flying++;
+    f->parts[f->n_parts++] = (part){.slot = slot, .wants = q->n_fed == q->n_known};
+}
+
+static uint32_t count_decoding(const dil_runner *r)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        const request *q = r->slot[i];
+        if (q && !q->ended && q->n_fed >= q->n_prompt) n++;
+    }
+    return n;
+}
+
+/* The scan starts behind the slot that was served last, so that a group that does not fit goes first the next time. */
+static void fill_decode(dil_runner *r, dil__work *w, flight *f)
+{
+    uint32_t n_seq = r->pipe->n_seq, depth = r->pipe->depth;
+    uint32_t group = (count_decoding(r) + depth - 1) / depth;
+    if (group > r->pipe->chunk) group = r->pipe->chunk;
+    uint32_t start = r->turn;
+    for (uint32_t i = 0; i < n_seq && w->batch.n_tokens < group; i++) {
+        uint32_t s = (start + i) % n_seq;
+        if (!wants_decode(r->slot[s])) continue;
+        add_part(r, w, f, s, 1);
+        r->turn = (s + 1) % n_seq;
+    }
+}
+
+static void fill_chunk(dil_runner *r, dil__work *w, flight *f)
+{
+    uint32_t n_seq = r->pipe->n_seq, start = r->turn;
+    for (uint32_t i = 0; i < n_seq; i++) {
+        uint32_t s = (start + i) % n_seq;
+        if (!wants_chunk(r->slot[s])) continue;
+        uint32_t n = n_unfed(r->slot[s]), room = r->pipe->chunk - w->batch.n_tokens;
+        if (n > room) {
+            if (f->n_parts) break; /* a chunk is never cut smaller than it would be alone */
+            n = room;
+        }
+        add_part(r, w, f, s, n);
+        r->turn = (s + 1) % n_seq;
+        if (r->pipe->fixed_shapes) break;
+    }
+}
+
+static void land(dil_runner *r, flight *f)
+{
+    for (uint32_t i = 0; i < f->n_parts; i++) r->slot[f->parts[i].slot]->n_flying--;
+    f->id = 0;
+    f->n_parts = 0;
+    r->n_flying--;
+}
+
+static void fail_flight(dil_runner *r, flight *f, const dil_err *e)
+{
+    for (uint32_t i = 0; i < f->n_parts; i++) {
+        request *q = r->slot[f->parts[i].slot];
+        if (!q->ended) fail_request(r, q, e);
+    }
+    land(r, f);
+}
+
+static bool submit_one(dil_runner *r)
+{
+    flight *f = free_flight(r);
+    if (!f) return false;
+    bool chunk = any(r, wants_chunk), decode = any(r, wants_decode);
+    if (!chunk && !decode) return false;
+    if (chunk && decode) chunk = r->chunk_next;
+    r->chunk_next = !chunk;
+    dil__work w = {.id = ++r->next_work, .begin = r->begin,
+                   .batch = {.token = r->token, .pos = r->pos, .seq = r->seq, .want = r->want}};
+    if (chunk) fill_chunk(r, &w, f);
+    else fill_decode(r, &w, f);
+    f->id = w.id;
+    r->n_flying++;
+    dil_err e;
+    if (r->pipe->ops->submit(r->pipe, &w, &e) != DIL_OK) fail_flight(r, f, &e);
+    return true;
+}
+
+/* --- the loop -------------------------------------------------------------------------------------------------------- */
+
+static flight *find_flight(dil_runner *r, uint64_t id)
+{
+    for (uint32_t i = 0; i < r->pipe->depth; i++) {
+        if (id && r->flights[i].id == id) return &r->flights[i];
+    }
+    return NULL;
+}
+
+static void take_result(dil_runner *r, flight *f, const dil__pipe_event *ev)
+{
+    uint32_t row = 0;
+    for (uint32_t i = 0; i < f->n_parts; i++) {
+        if (!f->parts[i].wants) continue;
+        request *q = r->slot[f->parts[i].slot];
+        if (row < ev->n_rows && !q->ended) take_token(r, q, &ev->rows[row]);
+        row++;
+    }
+    if (row != ev->n_rows) {
+        dil_err e;
+        dil_fail(&e, DIL_EINTERNAL, "work %llu came back with %u tokens, not %u", (unsigned long long)ev->id, ev->n_rows, row);
+        fail_flight(r, f, &e);
+        return;
+    }
+    land(r, f);
+}
+
+static void take_reset(dil_runner *r, const dil_err *e)
+{
+    for (uint32_t i = 0; i < r->pipe->depth; i++) {
+        if (r->flights[i].id) land(r, &r->flights[i]);
+    }
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        if (r->slot[i] && !r->slot[i]->ended) fail_request(r, r->slot[i], e);
+    }
+}
+
+static void take_event(dil_runner *r, const dil__pipe_event *ev)
+{
+    flight *f = find_flight(r, ev->id);
+    switch (ev->kind) {
+    case DIL__PIPE_NOTHING: break;
+    case DIL__PIPE_RESULT:
+        if (f) take_result(r, f, ev);
+        break;
+    case DIL__PIPE_FAILED:
+        if (f) fail_flight(r, f, &ev->err);
+        break;
+    case DIL__PIPE_RESET: take_reset(r, &ev->err); break;
+    }
+}
+
+static void cancel_all(dil_runner *r)
+{
+    dil_err e;
+    dil_fail(&e, DIL_ECANCELED, "the runner was closed");
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        request *q = r->slot[i];
+        if (q && !q->ended) fail_request(r, q, &e);
+        pthread_mutex_lock(&r->lock);
+        r->slot[i] = NULL;
+        pthread_mutex_unlock(&r->lock);
+        request_free(q);
+    }
+    pthread_mutex_lock(&r->lock);
+    while (r->n_queue) {
+        request *q = take_queued(r, r->n_queue - 1);
+        pthread_mutex_unlock(&r->lock);
+        fail_request(r, q, &e);
+        request_free(q);
+        pthread_mutex_lock(&r->lock);
+    }
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void *schedule(void *arg)
+{
+    dil_runner *r = arg;
+    while (!atomic_load(&r->closing)) {
+        if (atomic_exchange(&r->mail, false)) end_canceled(r);
+        release_ended(r);
+        if (atomic_load(&r->n_queued)) admit(r);
+        while (r->n_flying < r->pipe->depth && submit_one(r)) continue;
+        dil__pipe_event ev = {0};
+        bool idle = !any(r, wants_chunk) && !any(r, wants_decode);
+        if (r->n_flying || idle) r->pipe->ops->wait(r->pipe, -1, &ev);
+        take_event(r, &ev);
+    }
+    cancel_all(r);
+    return NULL;
+}
+
+/* --- the public face --------------------------------------------------------------------------------------------------- */
+
+static dil_status check_request(dil_runner *r, const dil_gen_req *req, dil_err *err)
+{
+    if (req->n_prompt < 1 || req->max_tokens < 1)
+        return dil_fail(err, DIL_EUSAGE, "a request wants at least one prompt token and one token to generate");
+    if (req->n_prompt >= r->pipe->n_ctx)
+        return dil_fail(err, DIL_ELIMIT, "the prompt has %zu tokens, the context holds %u and needs room for an answer",
+                        req->n_prompt, r->pipe->n_ctx);
+    for (size_t i = 0; i < req->n_prompt; i++) {
+        if (req->prompt[i] < 0 || (uint32_t)req->prompt[i] >= r->pipe->n_vocab)
+            return dil_fail(err, DIL_EDATA, "prompt token %zu is %d, the vocabulary has %u", i, req->prompt[i], r->pipe->n_vocab);
+    }
+    char why[DIL_ERR_TEXT_MAX];
+    if (!r->pipe->ops->state(r->pipe, why)) return dil_fail(err, DIL_ENET, "not ready: %s", why);
+    return DIL_OK;
+}
+
+static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx)
+{
+    request *q = calloc(1, sizeof *q);
+    if (!q) return NULL;
+    uint32_t room = r->pipe->n_ctx - (uint32_t)req->n_prompt;
+    q->n_prompt = q->n_known = (uint32_t)req->n_prompt;
+    q->n_max = q->n_prompt + (req->max_tokens < room ? req->max_tokens : room);
+    q->tokens = malloc(q->n_max * sizeof *q->tokens);
+    q->stop = malloc((req->n_stop + 1) * sizeof *q->stop);
+    if (!q->tokens || !q->stop) {
+        request_free(q);
+        return NULL;
+    }
+    memcpy(q->tokens, req->prompt, req->n_prompt * sizeof *q->tokens);
+    if (req->n_stop) memcpy(q->stop, req->stop, req->n_stop * sizeof *q->stop);
+    q->n_stop = req->n_stop;
+    q->sampler = req->sampler;
+    q->fn = fn;
+    q->ctx = ctx;
+    q->submit_ns = dil_now_ns();
+    return q;
+}
+
+static void wake(dil_runner *r)
+{
+    atomic_store(&r->mail, true);
+    r->pipe->ops->wake(r->pipe);
+}
+
+dil_status dil_runner_submit(dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx, uint64_t *id, dil_err *err)
+{
+    dil_status s = check_request(r, req, err);
+    if (s != DIL_OK) return s;
+    request *q = request_new(r, req, fn, ctx);
+    if (!q) return dil_fail(err, DIL_EMEMORY, "no memory for a request of %zu tokens", req->n_prompt);
+    pthread_mutex_lock(&r->lock);
+    bool full = r->n_queue == r->queue_max;
+    if (!full) {
+        q->id = ++r->next_id;
+        if (id) *id = q->id;
+        r->queue[r->n_queue++] = q;
+        atomic_store(&r->n_queued, r->n_queue);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (full) {
+        request_free(q);
+        return dil_fail(err, DIL_EBUSY, "the queue is full: %u requests wait, %u run", r->queue_max, atomic_load(&r->n_active));
+    }
+    atomic_fetch_add(&r->requests, 1);
+    wake(r);
+    return DIL_OK;
+}
+
+void dil_runner_cancel(dil_runner *r, uint64_t id)
+{
+    pthread_mutex_lock(&r->lock);
+    for (uint32_t i = 0; i < r->n_queue; i++) {
+        if (r->queue[i]->id == id) atomic_store(&r->queue[i]->canceled, true);
+    }
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        if (r->slot[i] && r->slot[i]->id == id) atomic_store(&r->slot[i]->canceled, true);
+    }
+    pthread_mutex_unlock(&r->lock);
+    wake(r);
+}
+
+void dil_runner_get_state(dil_runner *r, dil_runner_state *out)
+{
+    *out = (dil_runner_state){.n_ctx = r->pipe->n_ctx, .queue_max = r->queue_max};
+    out->ready = r->pipe->ops->state(r->pipe, out->why);
+    out->n_active = atomic_load(&r->n_active);
+    out->n_queued = atomic_load(&r->n_queued);
+    out->tokens_in = atomic_load(&r->tokens_in);
+    out->tokens_out = atomic_load(&r->tokens_out);
+    out->requests = atomic_load(&r->requests);
+    out->failures = atomic_load(&r->failures);
+    out->token_sec = sec(atomic_load(&r->token_ns));
+}
+
+static bool allocate(dil_runner *r)
+{
+    const dil__pipe *p = r->pipe;
+    uint32_t n = p->chunk > p->n_seq ? p->chunk : p->n_seq;
+    r->queue = calloc(r->queue_max, sizeof *r->queue);
+    r->slot = calloc(p->n_seq, sizeof *r->slot);
+    r->flights = calloc(p->depth, sizeof *r->flights);
+    r->begin = calloc(p->n_seq, sizeof *r->begin);
+    r->token = calloc(n, sizeof *r->token);
+    r->pos = calloc(n, sizeof *r->pos);
+    r->seq = calloc(n, sizeof *r->seq);
+    r->want = calloc(n, 1);
+    if (!r->queue || !r->slot || !r->flights || !r->begin || !r->token || !r->pos || !r->seq || !r->want) return false;
+    for (uint32_t i = 0; i < p->depth; i++) {
+        r->flights[i].parts = calloc(p->n_seq, sizeof *r->flights[i].parts);
+        if (!r->flights[i].parts) return false;
+    }
+    return true;
+}
+
+dil_status dil__runner_new(dil__pipe *pipe, uint32_t queue_max, dil_runner **out, dil_err *err)
+{
+    dil_runner *r = calloc(1, sizeof *r);
+    if (!r) {
+        pipe->ops->close(pipe);
+        return dil_fail(err, DIL_EMEMORY, "no memory for a runner");
+    }
+    r->pipe = pipe;
+    r->queue_max = queue_max;
+    pthread_mutex_init(&r->lock, NULL);
+    dil_status s = DIL_OK;
+    if (!allocate(r)) s = dil_fail(err, DIL_EMEMORY, "no memory for a runner of %u sequences", pipe->n_seq);
+    if (s == DIL_OK && pthread_create(&r->thread, NULL, schedule, r) != 0)
+        s = dil_fail(err, DIL_EMEMORY, "cannot start the scheduler's thread");
+    r->started = s == DIL_OK;
+    if (s == DIL_OK) *out = r;
+    else dil_runner_close(r);
+    return s;
+}
+
+void dil_runner_close(dil_runner *r)
+{
+    if (!r) return;
+    if (r->started) {
+        atomic_store(&r->closing, true);
+        wake(r);
+        pthread_join(r->thread, NULL);
+    }
+    for (uint32_t i = 0; r->flights && i < r->pipe->depth; i++) free(r->flights[i].parts);
+    r->pipe->ops->close(r->pipe);
+    pthread_mutex_destroy(&r->lock);
+    free(r->queue);
+    free(r->slot);
+    free(r->flights);
+    free(r->begin);
+    free(r->token);
+    free(r->pos);
+    free(r->seq);
+    free(r->want);
+    free(r);
+}
+
+/* --- waiting for one request ------------------------------------------------------------------------------------------ */
+
+typedef struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int32_t *tokens;
+    uint32_t n, max;
+    bool done;
+    dil_gen_event last;
+    dil_err err;
+} waiter;
+
+static void collect(void *ctx, uint64_t id, const dil_gen_event *ev)
+{
+    (void)id;
+    waiter *w = ctx;
+    if (ev->kind == DIL_GEN_TOKEN) {
+        if (w->n < w->max) w->tokens[w->n++] = ev->token;
+        return;
+    }
+    pthread_mutex_lock(&w->lock);
+    w->last = *ev;
+    if (ev->kind == DIL_GEN_ERROR) w->err = *ev->error;
+    w->last.error = NULL;
+    w->done = true;
+    pthread_cond_signal(&w->changed);
+    pthread_mutex_unlock(&w->lock);
+}
+
+dil_status dil_runner_generate(dil_runner *r, const dil_gen_req *req, int32_t *tokens, uint32_t *n_tokens, dil_gen_event *done,
+                               dil_err *err)
+{
+    waiter w = {.tokens = tokens, .max = req->max_tokens};
+    pthread_mutex_init(&w.lock, NULL);
+    pthread_cond_init(&w.changed, NULL);
+    dil_status s = dil_runner_submit(r, req, collect, &w, NULL, err);
+    if (s == DIL_OK) {
+        pthread_mutex_lock(&w.lock);
+        while (!w.done) pthread_cond_wait(&w.changed, &w.lock);
+        pthread_mutex_unlock(&w.lock);
+        *n_tokens = w.n;
+        if (done) *done = w.last;
+        if (w.last.kind == DIL_GEN_ERROR) s = dil_fail(err, w.err.code, "%s", w.err.text);
+    }
+    pthread_cond_destroy(&w.changed);
+    pthread_mutex_destroy(&w.lock);
+    return s;
+}
