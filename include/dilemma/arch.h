@@ -55,6 +55,10 @@ typedef struct dil_arch {
  * tensor, found and expected; DIL_ELIMIT the dimension and its maximum. */
 dil_status dil_arch_read(const dil_gguf *g, dil_arch *out, dil_err *err);
 
+/* Puts the metadata that dil_arch_read reads back as *a; what it takes from the tensor table (vocabulary, tied head,
+ * rope_freqs, Llama's biases) follows from the tensors that the caller announces. */
+dil_status dil_arch_put(dil_gguf_writer *w, const dil_arch *a, dil_err *err);
+
 uint32_t dil_arch_n_layers(const dil_arch *a); /* n_blocks + 2 */
 
 /* The tensors of one layer (planner's numbering). Every tensor of the file is listed; one that several layers need is listed
