@@ -1,0 +1,178 @@
+/* plan/path_int.h - what the parts of the solver `path` share. See docs/PATH.md for the mathematics.
+ *
+ * A *visit* is a maximal run of consecutive layers on one node; a node may be visited any number of times and its visits share
+ * its store. A visit is *small* when it takes at most half of the store, else *large*: of all visits of a node at most one is
+ * large. A *weight* is a pair (sec, damage) of non-negative factors; the weighted cost of a plan is
+ * sec * seconds + damage * Σ damage, so every plan within the budgets that is faster than U has a weighted cost below
+ * sec * U + damage * damage_max. All bounds are such weighted costs. */
+#ifndef DIL_PLAN_PATH_INT_H
+#define DIL_PLAN_PATH_INT_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dilemma/base.h"
+
+enum {
+    PX_MASK_MAX = 11,    /* nodes whose large visit the completion bound remembers */
+    PX_WEIGHTS_MAX = 12,
+    PX_LABELS_MAX = 4 << 20, /* labels of one level search */
+};
+
+/* The problem as the solver wants it: bytes and damage by layer, seconds by node first. */
+typedef struct px_core {
+    int n_layers, n_nodes, n_levels;
+    const double *bytes;  /* [L][Q] */
+    const double *sec;    /* [S][L][Q] */
+    const double *damage; /* [L][Q] */
+    const double *store;  /* [S] */
+    const double *hop;    /* [S][S], INFINITY where there is no link */
+    const double *source, *sink; /* [S] */
+    double damage_max;
+} px_core;
+
+static inline double px_bytes(const px_core *c, int l, int q) { return c->bytes[l * c->n_levels + q]; }
+static inline double px_damage(const px_core *c, int l, int q) { return c->damage[l * c->n_levels + q]; }
+static inline double px_sec(const px_core *c, int s, int l, int q) {
+    return c->sec[((size_t)s * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_levels + (size_t)q];
+}
+static inline double px_hop(const px_core *c, int s, int t) { return c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t]; }
+
+typedef struct px_visit {
+    int node, first, n;
+    bool small;
+} px_visit;
+
+/* One weight with its tables: cost of every visit, and the cheapest completion after it. */
+typedef struct px_weight {
+    double sec, damage;
+    int n_units;   /* a store is counted in so many units, items rounded down */
+    double *small; /* [S][L][run_max]: cheapest levels of the n layers from l on s within half of the store (n - 1 last index) */
+    double *large; /* the same within the whole store */
+    double *rest;  /* [L+1][S][2^n_bits]: layers < l are done, the last on s, large visits of the nodes in the mask are spent */
+    double root;   /* cheapest way through everything */
+} px_weight;
+
+/* The layers of one node in a plan. */
+typedef struct px_group {
+    int node, n;
+    const int *layer; /* [n] */
+} px_group;
+
+/* The levels of one group that matter: Pareto-optimal in (damage, seconds), damage ascending. */
+typedef struct px_front {
+    int n, n_layers;
+    bool complete; /* false: PX_LABELS_MAX was reached, something may be missing */
+    double slack;  /* every choice whose weighted cost is within slack of the group's least one is dominated by a point */
+    double *damage, *sec;
+    uint8_t *level; /* [n][n_layers] */
+} px_front;
+
+void *dil__px_alloc(size_t n, size_t size); /* zeroed, NULL on overflow too */
+
+/* --- path_knap.c: byte knapsacks ---------------------------------------------------------------------------------- */
+
+/* out[u] = min over levels q with units[q] <= u of in[u - units[q]] + cost[q], for u in [0, n_units]. */
+void dil__px_knap_step(const double *in, double *out, int n_units, const int *units, const double *cost, int n_levels);
+/* Bytes of a layer in units of the node's store, rounded down; more than n_units where it cannot fit. */
+void dil__px_units(const px_core *c, int node, int layer, int n_units, int *units);
+/* Fills small and large of w; visit costs that cannot fit are INFINITY. */
+bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int run_cap);
+/* Cheapest weighted cost of the group's layers within the whole store (bytes rounded down). */
+double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch /* [2][n_units+1] */);
+/* Levels of the group at least weighted cost with bytes rounded up, so that they really fit; false where none does. */
+bool dil__px_group_levels(const px_core *c, double w_sec, double w_damage, const px_group *g, int n_units, int *level);
+
+/* --- path_level.c: exact levels ------------------------------------------------------------------------------------ */
+
+bool dil__px_front_build(const px_core *c, const px_weight *w, const px_group *g, double slack, int64_t deadline_ns, px_front *out);
+void dil__px_front_fini(px_front *f);
+
+/* --- path_rest.c: completion bounds --------------------------------------------------------------------------------- */
+
+typedef struct px_graph {
+    int run_cap;        /* most layers that one visit can hold */
+    int *run_max;       /* [S][L] the same from a layer on, on a node */
+    int n_bits;
+    int *bit;           /* [S] the node's bit in a mask, -1: its large visits are not remembered */
+} px_graph;
+
+bool dil__px_graph_init(const px_core *c, px_graph *g);
+void dil__px_graph_fini(px_graph *g);
+static inline size_t px_rest_at(const px_core *c, const px_graph *g, int layer, int node, unsigned mask) {
+    return (((size_t)layer * (size_t)c->n_nodes + (size_t)node) << g->n_bits) + mask;
+}
+static inline size_t px_visit_at(const px_core *c, const px_graph *g, int node, int first, int n) {
+    return ((size_t)node * (size_t)c->n_layers + (size_t)first) * (size_t)g->run_cap + (size_t)n - 1;
+}
+static inline unsigned px_mask_of(const px_graph *g, int node) { return g->bit[node] < 0 ? 0u : 1u << g->bit[node]; }
+
+/* Allocates the tables of w for (sec, damage) and fills them. */
+bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, int n_units);
+void dil__px_weight_fini(px_weight *w);
+/* The visits of a cheapest way through; -> their number, 0 when there is none. */
+int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_visit *visit);
+
+/* --- path_plan.c: plans from structures ------------------------------------------------------------------------------- */
+
+typedef struct px_plan {
+    int *node, *level; /* [L] */
+    double sec, damage;
+    bool found;
+} px_plan;
+
+/* Seconds and damage of (node, level); false when a store or a link forbids it. The damage budget is not looked at. */
+bool dil__px_evaluate(const px_core *c, const int *node, const int *level, double *sec, double *damage);
+static inline double px_budget(const px_core *c) { return c->damage_max * (1 + 1e-10); }
+/* Chooses levels for the structure by bisection of the damage weight and keeps the plan when it beats *best. *w_damage: the
+ * weight to start from, and the one found. */
+bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan *best);
+/* Groups of a structure: [<= S], their layers in `layers` [L]. -> number of groups. */
+int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers);
+
+/* --- path_tree.c: the exact search ------------------------------------------------------------------------------------ */
+
+typedef struct px_key { uint64_t a, b; } px_key;
+typedef struct px_map px_map;
+void dil__px_key_add(px_key *k, uint64_t x);
+px_map *dil__px_map_new(void);
+void dil__px_map_free(px_map *m);
+uint32_t *dil__px_map_at(px_map *m, px_key k, bool *is_new); /* where k's value stands, 0 when new; NULL: no memory */
+
+typedef struct px_tree {
+    const px_core *c;
+    const px_graph *g;
+    px_weight *w;
+    int n_w, main_w;
+    px_plan *best;
+    double stop_at;      /* a plan this good is enough */
+    double rel_gap;      /* subtrees that cannot improve by more are left */
+    int64_t deadline_ns;
+    double lost;         /* least bound of what was left unexplored */
+    uint64_t n_nodes, n_leaves, n_fronts, n_unions;
+} px_tree;
+
+/* Explores every structure that may beat best. false: no memory. */
+bool dil__px_tree_run(px_tree *t);
+
+/* --- path.c ------------------------------------------------------------------------------------------------------------ */
+
+typedef struct px_options {
+    double gap;      /* relative: a plan this close to its bound ends the search */
+    double stop_at;  /* so does a plan this fast */
+    int64_t deadline_ns;
+    int n_threads;
+} px_options;
+
+typedef struct px_report {
+    double bound;    /* proved; INFINITY: there is no plan */
+    bool complete;   /* the search came to its end: best is optimal within the gap, or there is no plan */
+    double root_bound, root_best, root_sec, weights_sec;
+    uint64_t n_nodes, n_leaves, n_fronts, n_unions;
+} px_report;
+
+/* best->node and best->level [L] are the caller's; best->found may hold a plan to start from. */
+dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err);
+
+#endif

@@ -1,0 +1,137 @@
+/* plan/path_knap.c - byte knapsacks of the solver `path`.
+ *
+ * The store of a node is counted in n_units units and every item is rounded down, so a table never charges more than the truth:
+ * what it gives is a lower bound, whatever the bytes are. A dense table over units won against lists of Pareto points, which are
+ * exact but whose merging does not vectorise. */
+#include "plan/path_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define PX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define PX_CLONES
+#endif
+
+void *dil__px_alloc(size_t n, size_t size) {
+    size_t bytes;
+    if (!dil_mul_size(n ? n : 1, size, &bytes)) return NULL;
+    return calloc(1, bytes);
+}
+
+PX_CLONES void dil__px_knap_step(const double *restrict in, double *restrict out, int n_units, const int *units, const double *cost,
+                                 int n_levels) {
+    for (int u = 0; u <= n_units; u++) out[u] = INFINITY;
+    for (int q = 0; q < n_levels; q++) {
+        const int n = n_units - units[q];
+        const double add = cost[q];
+        double *restrict to = out + units[q];
+        for (int u = 0; u <= n; u++) {
+            const double v = in[u] + add;
+            to[u] = v < to[u] ? v : to[u];
+        }
+    }
+}
+
+/* The store is taken a billionth larger, so that no rounding of the division can make an item larger than it is. */
+static double unit_bytes(const px_core *c, int node, int n_units) { return c->store[node] * (1 + 1e-9) / n_units; }
+
+void dil__px_units(const px_core *c, int node, int layer, int n_units, int *units) {
+    const double unit = unit_bytes(c, node, n_units);
+    for (int q = 0; q < c->n_levels; q++) {
+        const double b = px_bytes(c, layer, q);
+        if (b > c->store[node]) units[q] = n_units + 1;
+        else units[q] = unit > 0 ? (int)(b / unit) : 0;
+    }
+}
+
+static void item(const px_core *c, const px_weight *w, int node, int layer, int *units, double *cost) {
+    dil__px_units(c, node, layer, w->n_units, units);
+    for (int q = 0; q < c->n_levels; q++) cost[q] = w->sec * px_sec(c, node, layer, q) + w->damage * px_damage(c, layer, q);
+}
+
+static void visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap, double *scratch) {
+    const int K = w->n_units, Q = c->n_levels, L = c->n_layers;
+    int *units = (int *)(scratch + 2 * (K + 1)); /* [L][Q] */
+    double *cost = scratch + 2 * (K + 1) + (size_t)L * (size_t)Q;
+    for (int l = 0; l < L; l++) item(c, w, node, l, units + l * Q, cost + l * Q);
+    for (int l = 0; l < L; l++) {
+        const size_t at = ((size_t)node * (size_t)L + (size_t)l) * (size_t)run_cap;
+        double *v = scratch, *next = scratch + K + 1;
+        memset(v, 0, (size_t)(K + 1) * sizeof *v);
+        const int n_max = run_max[node * L + l];
+        for (int n = 0; n < n_max; n++) {
+            dil__px_knap_step(v, next, K, units + (l + n) * Q, cost + (l + n) * Q, Q);
+            w->small[at + (size_t)n] = next[K / 2];
+            w->large[at + (size_t)n] = next[K];
+            double *t = v;
+            v = next;
+            next = t;
+        }
+        for (int n = n_max; n < run_cap; n++) w->small[at + (size_t)n] = w->large[at + (size_t)n] = INFINITY;
+    }
+}
+
+bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int run_cap) {
+    const size_t items = (size_t)c->n_layers * (size_t)c->n_levels;
+    double *scratch = dil__px_alloc(2 * ((size_t)w->n_units + 1) + 2 * items, sizeof *scratch);
+    if (!scratch) return false;
+    for (int s = 0; s < c->n_nodes; s++) visits_of_node(c, w, s, run_max, run_cap, scratch);
+    free(scratch);
+    return true;
+}
+
+double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch) {
+    double *v = scratch, *next = scratch + w->n_units + 1;
+    double cost[256];
+    int units[256];
+    memset(v, 0, (size_t)(w->n_units + 1) * sizeof *v);
+    for (int i = 0; i < g->n; i++) {
+        item(c, w, g->node, g->layer[i], units, cost);
+        dil__px_knap_step(v, next, w->n_units, units, cost, c->n_levels);
+        double *t = v;
+        v = next;
+        next = t;
+    }
+    return v[w->n_units];
+}
+
+bool dil__px_group_levels(const px_core *c, double w_sec, double w_damage, const px_group *g, int n_units, int *level) {
+    const int K = n_units, Q = c->n_levels;
+    double *v = dil__px_alloc(2 * ((size_t)K + 1), sizeof *v);
+    uint8_t *pick = dil__px_alloc((size_t)g->n * ((size_t)K + 1), 1);
+    int *units = dil__px_alloc((size_t)g->n * (size_t)Q, sizeof *units);
+    bool ok = v && pick && units;
+    double *in = v, *out = ok ? v + K + 1 : NULL;
+    const double unit = c->store[g->node] / K;
+    for (int i = 0; ok && i < g->n; i++) {
+        const int l = g->layer[i];
+        for (int u = 0; u <= K; u++) out[u] = INFINITY;
+        for (int q = 0; q < Q; q++) {
+            const double b = px_bytes(c, l, q);
+            const double cost = w_sec * px_sec(c, g->node, l, q) + w_damage * px_damage(c, l, q);
+            const int need = b > c->store[g->node] ? K + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
+            units[i * Q + q] = need;
+            for (int u = need; u <= K; u++) {
+                const double x = in[u - need] + cost;
+                if (x < out[u]) {
+                    out[u] = x;
+                    pick[(size_t)i * ((size_t)K + 1) + (size_t)u] = (uint8_t)q;
+                }
+            }
+        }
+        double *t = in;
+        in = out;
+        out = t;
+    }
+    ok = ok && in[K] < INFINITY;
+    for (int i = g->n - 1, u = K; ok && i >= 0; i--) {
+        level[i] = pick[(size_t)i * ((size_t)K + 1) + (size_t)u];
+        u -= units[i * Q + level[i]];
+    }
+    free(units);
+    free(pick);
+    free(v);
+    return ok;
+}

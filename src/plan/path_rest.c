@@ -1,0 +1,173 @@
+/* plan/path_rest.c - the cheapest completion of a plan, at one weight.
+ *
+ * rest[l][s][U]: layers before l are placed, the last of them on s; U holds the nodes whose one large visit is spent. From behind,
+ *     start[s][U] = min over n of  small(s, l, n) + rest[l+n][s][U]
+ *                                  large(s, l, n) + rest[l+n][s][U + s]      only when s is not in U
+ *     rest[l][s][U] = min over s' != s of hop[s][s'] + start[s'][U]
+ * with masks innermost, so that every pass runs along memory. Small visits are not limited: the relaxation. Nodes beyond the bits
+ * may have any number of large visits. */
+#include "plan/path_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define PX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define PX_CLONES
+#endif
+
+PX_CLONES static void lower(double *restrict to, const double *restrict from, double add, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const double v = from[i] + add;
+        to[i] = v < to[i] ? v : to[i];
+    }
+}
+
+bool dil__px_graph_init(const px_core *c, px_graph *g) {
+    const int L = c->n_layers, S = c->n_nodes;
+    *g = (px_graph){0};
+    g->run_max = dil__px_alloc((size_t)S * (size_t)L, sizeof *g->run_max);
+    g->bit = dil__px_alloc((size_t)S, sizeof *g->bit);
+    double *least = dil__px_alloc((size_t)L, sizeof *least);
+    if (!g->run_max || !g->bit || !least) {
+        free(least);
+        dil__px_graph_fini(g);
+        return false;
+    }
+    for (int l = 0; l < L; l++) {
+        least[l] = INFINITY;
+        for (int q = 0; q < c->n_levels; q++) least[l] = fmin(least[l], px_bytes(c, l, q));
+    }
+    for (int s = 0; s < S; s++) {
+        g->bit[s] = s < PX_MASK_MAX ? s : -1;
+        for (int l = 0; l < L; l++) {
+            double sum = 0;
+            int n = 0;
+            while (l + n < L && (sum += least[l + n]) <= c->store[s] * (1 + 1e-12)) n++;
+            g->run_max[s * L + l] = n;
+            if (n > g->run_cap) g->run_cap = n;
+        }
+    }
+    if (g->run_cap == 0) g->run_cap = 1;
+    g->n_bits = S < PX_MASK_MAX ? S : PX_MASK_MAX;
+    free(least);
+    return true;
+}
+
+void dil__px_graph_fini(px_graph *g) {
+    free(g->run_max);
+    free(g->bit);
+    *g = (px_graph){0};
+}
+
+static void start_costs(const px_core *c, const px_graph *g, const px_weight *w, int l, double *start) {
+    const size_t M = (size_t)1 << g->n_bits;
+    for (int s = 0; s < c->n_nodes; s++) {
+        double *to = start + (size_t)s * M;
+        for (size_t u = 0; u < M; u++) to[u] = INFINITY;
+        const int n_max = g->run_max[s * c->n_layers + l];
+        for (int n = 1; n <= n_max; n++) {
+            const size_t at = px_visit_at(c, g, s, l, n);
+            const double *rest = w->rest + px_rest_at(c, g, l + n, s, 0);
+            if (w->small[at] < INFINITY) lower(to, rest, w->small[at], M);
+            if (!(w->large[at] < INFINITY)) continue;
+            const size_t b = px_mask_of(g, s);
+            if (!b) lower(to, rest, w->large[at], M);
+            for (size_t u = 0; b && u < M; u += 2 * b) lower(to + u, rest + u + b, w->large[at], b);
+        }
+    }
+}
+
+static void fill_rest(const px_core *c, const px_graph *g, px_weight *w, double *start) {
+    const size_t M = (size_t)1 << g->n_bits;
+    const int L = c->n_layers, S = c->n_nodes;
+    for (int s = 0; s < S; s++) {
+        double *to = w->rest + px_rest_at(c, g, L, s, 0);
+        for (size_t u = 0; u < M; u++) to[u] = w->sec * c->sink[s];
+    }
+    for (int l = L - 1; l >= 0; l--) {
+        start_costs(c, g, w, l, start);
+        if (l == 0) break;
+        for (int s = 0; s < S; s++) {
+            double *to = w->rest + px_rest_at(c, g, l, s, 0);
+            for (size_t u = 0; u < M; u++) to[u] = INFINITY;
+            for (int t = 0; t < S; t++)
+                if (t != s && px_hop(c, s, t) < INFINITY) lower(to, start + (size_t)t * M, w->sec * px_hop(c, s, t), M);
+        }
+    }
+    w->root = INFINITY;
+    for (int s = 0; s < S; s++)
+        if (c->source[s] < INFINITY) w->root = fmin(w->root, w->sec * c->source[s] + start[(size_t)s * M]);
+}
+
+bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, int n_units) {
+    const size_t M = (size_t)1 << g->n_bits;
+    const size_t visits = (size_t)c->n_nodes * (size_t)c->n_layers * (size_t)g->run_cap;
+    if (!w->small) {
+        w->small = dil__px_alloc(visits, sizeof *w->small);
+        w->large = dil__px_alloc(visits, sizeof *w->large);
+        w->rest = dil__px_alloc((size_t)(c->n_layers + 1) * (size_t)c->n_nodes, M * sizeof *w->rest);
+    }
+    w->sec = sec;
+    w->damage = damage;
+    w->n_units = n_units;
+    double *start = dil__px_alloc((size_t)c->n_nodes, M * sizeof *start);
+    const bool ok = w->small && w->large && w->rest && start && dil__px_visit_table(c, w, g->run_max, g->run_cap);
+    if (ok) fill_rest(c, g, w, start);
+    free(start);
+    if (!ok) dil__px_weight_fini(w);
+    return ok;
+}
+
+void dil__px_weight_fini(px_weight *w) {
+    free(w->small);
+    free(w->large);
+    free(w->rest);
+    *w = (px_weight){0};
+}
+
+/* The cheapest visit that starts at layer l on s, with large visits of U spent. */
+static double best_visit(const px_core *c, const px_graph *g, const px_weight *w, int l, int s, unsigned mask, px_visit *v) {
+    double least = INFINITY;
+    for (int n = 1; n <= g->run_max[s * c->n_layers + l]; n++) {
+        const size_t at = px_visit_at(c, g, s, l, n);
+        const unsigned b = px_mask_of(g, s);
+        const double small = w->small[at] + w->rest[px_rest_at(c, g, l + n, s, mask)];
+        if (small < least) {
+            least = small;
+            *v = (px_visit){s, l, n, true};
+        }
+        if (mask & b) continue;
+        const double large = w->large[at] + w->rest[px_rest_at(c, g, l + n, s, mask | b)];
+        if (large < least) {
+            least = large;
+            *v = (px_visit){s, l, n, false};
+        }
+    }
+    return least;
+}
+
+int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_visit *visit) {
+    int n = 0, last = -1;
+    unsigned mask = 0;
+    for (int l = 0; l < c->n_layers;) {
+        double least = INFINITY;
+        px_visit v = {0}, best = {0};
+        for (int s = 0; s < c->n_nodes; s++) {
+            const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop(c, last, s);
+            if (!(hop < INFINITY)) continue;
+            const double x = w->sec * hop + best_visit(c, g, w, l, s, mask, &v);
+            if (x < least) {
+                least = x;
+                best = v;
+            }
+        }
+        if (!(least < INFINITY)) return 0;
+        visit[n++] = best;
+        if (!best.small) mask |= px_mask_of(g, best.node);
+        last = best.node;
+        l += best.n;
+    }
+    return n;
+}
