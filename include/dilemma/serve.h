@@ -1,0 +1,49 @@
+/* dilemma/serve.h - the OpenAI-compatible HTTP server over a runner.
+ *
+ *   dil_server_open(&opts, &srv, err);                       listens at once; /health says 503 and why
+ *   dil_server_set_status(srv, "loading weights: 40 %");     ... open a runner ...
+ *   dil_server_attach(srv, runner, tokenizer);               answers from here on
+ *   dil_server_close(srv);  dil_runner_close(runner);
+ *
+ * Endpoints: GET /health, /metrics, /v1/models, /v1/models/NAME; POST /v1/completions, /v1/chat/completions (docs/SERVE.md).
+ * One event-driven thread serves all connections, a second one watches deadlines and clients that hang up; waiting requests
+ * cost no thread. Everything that comes from outside is bounded: see the limits below. */
+#ifndef DILEMMA_SERVE_H
+#define DILEMMA_SERVE_H
+
+#include <dilemma/runner.h>
+#include <dilemma/tokenizer.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DIL_SERVE_BODY_MAX (8u << 20)        /* bytes of one request body; 413 beyond */
+#define DIL_SERVE_BODIES_MAX (64u << 20)     /* bytes of all bodies being received; 503 beyond */
+#define DIL_SERVE_HEADERS_MAX (32u << 10)    /* bytes of request line and headers; 431 beyond */
+#define DIL_SERVE_HEADERS_SEC 30             /* a connection without a complete request is closed */
+#define DIL_SERVE_BODY_SEC 60                /* the same for its body */
+#define DIL_SERVE_OUTPUT_MAX (16u << 20)     /* bytes of an answer that wait for a slow reader; the request ends beyond */
+
+typedef struct dil_serve_opts {
+    const char *bind;         /* NULL: "127.0.0.1"; a numeric IPv4 or IPv6 address */
+    uint16_t port;            /* 0: any free one, see dil_server_port */
+    const char *model_name;   /* what /v1/models lists and requests name; borrowed for the call */
+    const char *api_key;      /* NULL: none is asked for; else "Authorization: Bearer KEY" on all but /health */
+    uint32_t max_connections; /* 0: 256 */
+} dil_serve_opts;
+
+typedef struct dil_server dil_server;
+
+/* Errors: DIL_EBUSY (port in use), DIL_EUSAGE (no such address). Threads: starts two. */
+dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *err);
+uint16_t dil_server_port(const dil_server *s);
+void dil_server_set_status(dil_server *s, const char *why); /* what /health says until a runner is attached; any thread */
+/* Both are borrowed until dil_server_close. Once. */
+dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err);
+void dil_server_close(dil_server *s); /* cancels what runs; then the runner may be closed */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,39 @@
+/* serve/api.h - what a client asks for: the OpenAI request bodies as structs. Pure: bytes in, struct or error out. */
+#ifndef DIL_SERVE_API_H
+#define DIL_SERVE_API_H
+
+#include <dilemma/runner.h>
+#include <dilemma/tokenizer.h>
+
+#include <jansson.h>
+
+#define DIL_API_BODY_MAX (8u << 20)
+#define DIL_API_MESSAGES_MAX 4096
+#define DIL_API_STOPS_MAX 16
+#define DIL_API_STOP_BYTES_MAX 256
+#define DIL_API_TOKENS_MAX (1u << 24)
+
+typedef enum dil__api_kind { DIL_API_COMPLETION, DIL_API_CHAT } dil__api_kind;
+
+typedef struct dil__api_req {
+    dil__api_kind kind;
+    const char *model;                          /* NULL: not given */
+    const char *prompt; size_t prompt_len;      /* COMPLETION by text, else NULL */
+    const int32_t *prompt_ids; size_t n_prompt_ids; /* COMPLETION by token ids, else NULL */
+    dil_chat_msg *msgs; size_t n_msgs;          /* CHAT; "developer" is read as "system" */
+    uint32_t max_tokens;                        /* 0: not given */
+    dil_sampler_opts sampler;
+    bool seeded;                                /* sampler.seed came with the request */
+    const char *stop[DIL_API_STOPS_MAX]; size_t stop_len[DIL_API_STOPS_MAX]; size_t n_stop;
+    bool stream, stream_usage;
+    json_t *doc;                                /* owns the strings */
+    dil_arena *arena;                           /* owns the lists */
+} dil__api_req;
+
+/* param (may be NULL) is set to the name of the wrong member, a literal, or NULL.
+ * Errors: DIL_EFORMAT (no JSON, wrong type or range), DIL_EUNSUPPORTED (a member that asks for what we do not do),
+ * DIL_ELIMIT (a named maximum). */
+dil_status dil__api_parse(dil__api_kind kind, const char *body, size_t len, dil__api_req *out, const char **param, dil_err *err);
+void dil__api_req_fini(dil__api_req *r);
+
+#endif

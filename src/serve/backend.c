@@ -1,0 +1,88 @@
+/* A runner and a tokenizer as the server's backend. */
+#include "serve/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct pair {
+    dil_runner *runner;
+    const dil_tokenizer *tok;
+    int32_t *stop;
+} pair;
+
+static dil_status encode(void *ctx, const dil__api_req *q, dil_ids *out, dil_err *err)
+{
+    const pair *p = ctx;
+    if (q->kind == DIL_API_CHAT) return dil_chat_tokenize(p->tok, q->msgs, q->n_msgs, out, err);
+    if (!q->prompt_ids) {
+        unsigned flags = dil_tokenizer_adds_bos(p->tok) ? DIL_TOK_BOS : 0;
+        return dil_tokenize(p->tok, q->prompt, q->prompt_len, flags, out, err);
+    }
+    uint32_t n_vocab = dil_tokenizer_n_vocab(p->tok);
+    for (size_t i = 0; i < q->n_prompt_ids; i++) {
+        if ((uint32_t)q->prompt_ids[i] >= n_vocab)
+            return dil_fail(err, DIL_EFORMAT, "prompt[%zu] is token %d, the vocabulary has %u", i, q->prompt_ids[i], n_vocab);
+    }
+    out->id = malloc(q->n_prompt_ids * sizeof *out->id);
+    if (!out->id) return dil_fail(err, DIL_EMEMORY, "no memory for %zu token ids", q->n_prompt_ids);
+    memcpy(out->id, q->prompt_ids, q->n_prompt_ids * sizeof *out->id);
+    out->n = q->n_prompt_ids;
+    return DIL_OK;
+}
+
+static const char *piece(void *ctx, int32_t token, size_t *len)
+{
+    const pair *p = ctx;
+    *len = 0;
+    return dil_tokenizer_is_special(p->tok, token) ? "" : dil_token_bytes(p->tok, token, len);
+}
+
+static dil_status submit(void *ctx, const dil_gen_req *r, dil_gen_fn *fn, void *fn_ctx, uint64_t *id, dil_err *err)
+{
+    return dil_runner_submit(((pair *)ctx)->runner, r, fn, fn_ctx, id, err);
+}
+
+static void cancel(void *ctx, uint64_t id)
+{
+    dil_runner_cancel(((pair *)ctx)->runner, id);
+}
+
+static void state(void *ctx, dil_runner_state *out)
+{
+    dil_runner_get_state(((pair *)ctx)->runner, out);
+}
+
+static void free_pair(void *ctx)
+{
+    free(((pair *)ctx)->stop);
+    free(ctx);
+}
+
+dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__backend *out, dil_err *err)
+{
+    pair *p = calloc(1, sizeof *p);
+    uint32_t n_vocab = dil_tokenizer_n_vocab(t), n = 0;
+    for (uint32_t i = 0; i < n_vocab; i++) n += dil_tokenizer_is_eog(t, (int32_t)i);
+    if (p) p->stop = malloc((n ? n : 1) * sizeof *p->stop);
+    if (!p || !p->stop) {
+        free(p);
+        return dil_fail(err, DIL_EMEMORY, "no memory for the server's backend");
+    }
+    p->runner = r;
+    p->tok = t;
+    n = 0;
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        if (dil_tokenizer_is_eog(t, (int32_t)i)) p->stop[n++] = (int32_t)i;
+    }
+    *out = (dil__backend){.ctx = p, .encode = encode, .piece = piece, .submit = submit, .cancel = cancel, .state = state,
+                          .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .free = free_pair};
+    return DIL_OK;
+}
+
+dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err)
+{
+    dil__backend b;
+    dil_status st = dil__backend_of_runner(r, t, &b, err);
+    if (st == DIL_OK) dil__server_attach(s, &b);
+    return st;
+}
