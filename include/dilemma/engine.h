@@ -35,7 +35,8 @@ typedef struct dil_stage_opts {
     uint32_t n_seq;          /* sequences at once; 0: 1 */
     uint32_t max_batch;      /* tokens a call; 0: 512 */
     dil_type kv_type;        /* DIL_TYPE_F16 or DIL_TYPE_F32 */
-    bool no_repack;          /* keep the weights as they are in the file (needed by taps on weights; slower) */
+    bool no_repack;          /* keep the weights as they are in the file (slower for many types, no copy) */
+    bool no_flash;           /* plain attention: the reference arithmetic with kv_type F32, slower */
     bool fixed_shapes;       /* --deterministic: one graph shape for decoding, one for prefill */
 } dil_stage_opts;
 
@@ -49,15 +50,23 @@ typedef struct dil_batch {
 
 typedef struct dil_stage dil_stage;
 
-/* Copies the needed tensors onto the device. Errors name the tensor, or the bytes needed and at hand (DIL_ELIMIT). */
+/* Puts the needed tensors onto the device. On the CPU tensors without a repacked layout are used where they are: the source
+ * must outlive the stage. Errors: DIL_ELIMIT names the bytes needed and at hand, before anything is allocated; DIL_EFORMAT and
+ * DIL_EUNSUPPORTED the tensor; DIL_ENOTFOUND the device or tensor; DIL_EUSAGE the option. Blocks; calls progress. */
 dil_status dil_stage_open(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts,
                           const dil_progress *progress, dil_stage **out, dil_err *err);
 void dil_stage_close(dil_stage *s);
 
 /* Runs one batch and appends it to the KV cache.
  * hidden_in  [n_tokens][n_embd] where the stage has no layer 0, else NULL
- * out        hidden states [n_tokens][n_embd], or for the last stage logits [number wanted][n_vocab]
- * Errors: DIL_ELIMIT (batch or context exceeded: numbers in the text), DIL_EDATA (token or position out of range).
+ * out        hidden states [n_tokens][n_embd], or for the last stage logits [number wanted][n_vocab] in the batch's order
+ *            (NULL when none is wanted). Only wanted rows leave the last block: a stage that ends there leaves the others zero,
+ *            and a stage of the head alone reads only the wanted rows.
+ * A token's position must be the number of tokens its sequence holds, counting on within the batch; an earlier one is fine
+ * too: from there on the sequence is forgotten and written again, so that a call may be repeated.
+ * Errors: DIL_ELIMIT (batch or context exceeded: numbers in the text), DIL_EDATA (token, position or sequence out of range;
+ * NaN or infinity in weights or hidden states: names the tensor when it is one). After an error the cache is as before, except
+ * that positions the batch overwrote are forgotten.
  * Threads: one call at a time per stage. No allocation of ours after the first call of a shape. */
 dil_status dil_stage_eval(dil_stage *s, const dil_batch *b, const float *hidden_in, float *out, dil_err *err);
 
@@ -65,7 +74,8 @@ dil_status dil_stage_eval(dil_stage *s, const dil_batch *b, const float *hidden_
 void dil_stage_seq_trim(dil_stage *s, uint32_t seq, uint32_t from_pos);
 
 typedef struct dil_stage_stats {
-    uint64_t weight_bytes, kv_bytes, buffer_bytes; /* as allocated */
+    uint64_t weight_bytes, kv_bytes, buffer_bytes; /* as allocated; buffers: compute buffer and kernels' scratch */
+    uint64_t mapped_bytes;   /* weights used where the source holds them: not allocated, but they want to stay in memory */
     int64_t last_eval_ns;                          /* compute of the last call */
 } dil_stage_stats;
 dil_stage_stats dil_stage_get_stats(const dil_stage *s);

@@ -1,0 +1,180 @@
+/* Choosing the next token. Candidates are the k best by a partial sort; nucleus and min-p then cut that list, as its tail holds
+ * almost no probability. Greedy is the lowest id among the largest logits, so that text does not depend on how ties fall. */
+#include <dilemma/engine.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CANDIDATES_MAX 4096u /* with top_k off; p beyond the 4096th token is far below any useful top_p */
+
+typedef struct candidate {
+    float logit, p;
+    int32_t id;
+} candidate;
+
+struct dil_sampler {
+    dil_sampler_opts opts;
+    uint32_t n_vocab;
+    dil_rng rng;
+    float *logit;       /* [n_vocab] after penalties; NULL without them */
+    uint32_t *count;    /* [n_vocab] how often a token was accepted; NULL without penalties */
+    candidate *heap;    /* [CANDIDATES_MAX] */
+};
+
+dil_sampler_opts dil_sampler_defaults(void)
+{
+    return (dil_sampler_opts){.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1};
+}
+
+static bool penalises(const dil_sampler_opts *o)
+{
+    return (o->repeat_penalty > 0 && o->repeat_penalty != 1) || o->presence_penalty != 0 || o->frequency_penalty != 0;
+}
+
+dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
+{
+    dil_sampler *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    s->opts = *o;
+    s->n_vocab = n_vocab;
+    dil_rng_init(&s->rng, o->seed);
+    s->heap = malloc(CANDIDATES_MAX * sizeof *s->heap);
+    if (penalises(o)) {
+        s->logit = malloc((size_t)n_vocab * sizeof *s->logit);
+        s->count = calloc(n_vocab, sizeof *s->count);
+    }
+    if (!s->heap || (penalises(o) && (!s->logit || !s->count))) {
+        dil_sampler_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void dil_sampler_free(dil_sampler *s)
+{
+    if (!s) return;
+    free(s->logit);
+    free(s->count);
+    free(s->heap);
+    free(s);
+}
+
+static const float *penalised(dil_sampler *s, const float *logits)
+{
+    if (!s->count) return logits;
+    memcpy(s->logit, logits, (size_t)s->n_vocab * sizeof *logits);
+    float repeat = s->opts.repeat_penalty > 0 ? s->opts.repeat_penalty : 1;
+    for (uint32_t i = 0; i < s->n_vocab; i++) {
+        if (s->count[i] == 0) continue;
+        float *l = &s->logit[i];
+        *l = *l > 0 ? *l / repeat : *l * repeat;
+        *l -= s->opts.presence_penalty + s->opts.frequency_penalty * (float)s->count[i];
+    }
+    return s->logit;
+}
+
+static int32_t best(const float *logits, uint32_t n)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 1; i < n; i++) {
+        if (logits[i] > logits[at]) at = i;
+    }
+    return (int32_t)at;
+}
+
+/* The worst of the kept candidates is on top; ties are worse with the larger id. */
+static bool worse(const candidate *a, const candidate *b)
+{
+    return a->logit < b->logit || (a->logit == b->logit && a->id > b->id);
+}
+
+static void sift_down(candidate *h, uint32_t n, uint32_t i)
+{
+    for (;;) {
+        uint32_t w = i, l = 2 * i + 1, r = l + 1;
+        if (l < n && worse(&h[l], &h[w])) w = l;
+        if (r < n && worse(&h[r], &h[w])) w = r;
+        if (w == i) return;
+        candidate t = h[i];
+        h[i] = h[w];
+        h[w] = t;
+        i = w;
+    }
+}
+
+/* The k largest, in falling order. */
+static uint32_t largest(candidate *h, const float *logits, uint32_t n, uint32_t k)
+{
+    if (k > n) k = n;
+    for (uint32_t i = 0; i < k; i++) h[i] = (candidate){.logit = logits[i], .id = (int32_t)i};
+    for (uint32_t i = k / 2; i-- > 0;) sift_down(h, k, i);
+    for (uint32_t i = k; i < n; i++) {
+        if (logits[i] <= h[0].logit) continue;
+        h[0] = (candidate){.logit = logits[i], .id = (int32_t)i};
+        sift_down(h, k, 0);
+    }
+    for (uint32_t m = k; m > 1; m--) {
+        candidate t = h[0];
+        h[0] = h[m - 1];
+        h[m - 1] = t;
+        sift_down(h, m - 1, 0);
+    }
+    return k;
+}
+
+static uint32_t cut(const dil_sampler_opts *o, candidate *c, uint32_t n)
+{
+    double sum = 0, kept = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        c[i].p = expf((c[i].logit - c[0].logit) / o->temperature);
+        sum += (double)c[i].p;
+    }
+    uint32_t k = 0;
+    while (k < n) {
+        if (o->min_p > 0 && k > 0 && c[k].p < o->min_p * c[0].p) break;
+        kept += (double)c[k++].p;
+        if (o->top_p > 0 && o->top_p < 1 && kept >= (double)o->top_p * sum) break;
+    }
+    return k;
+}
+
+static int32_t draw(dil_sampler *s, const candidate *c, uint32_t n)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) sum += (double)c[i].p;
+    double at = dil_rng_unit(&s->rng) * sum;
+    for (uint32_t i = 0; i + 1 < n; i++) {
+        at -= (double)c[i].p;
+        if (at < 0) return c[i].id;
+    }
+    return c[n - 1].id;
+}
+
+static float log_prob(const float *logits, uint32_t n, int32_t id)
+{
+    float max = logits[best(logits, n)];
+    double sum = 0;
+    for (uint32_t i = 0; i < n; i++) sum += exp((double)(logits[i] - max));
+    return (float)((double)(logits[id] - max) - log(sum));
+}
+
+int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
+{
+    const float *l = penalised(s, logits);
+    int32_t id;
+    if (s->opts.temperature <= 0) {
+        id = best(l, s->n_vocab);
+    } else {
+        uint32_t k = s->opts.top_k && s->opts.top_k < CANDIDATES_MAX ? s->opts.top_k : CANDIDATES_MAX;
+        uint32_t n = largest(s->heap, l, s->n_vocab, k);
+        id = draw(s, s->heap, cut(&s->opts, s->heap, n));
+    }
+    if (logprob) *logprob = log_prob(logits, s->n_vocab, id);
+    return id;
+}
+
+void dil_sampler_accept(dil_sampler *s, int32_t token)
+{
+    if (s->count && token >= 0 && (uint32_t)token < s->n_vocab) s->count[token]++;
+}
