@@ -190,6 +190,10 @@ dil_status dil__device_reserve(dil__device *d, struct ggml_cgraph *g, dil_err *e
     if (!d->is_cpu) return DIL_OK;
     size_t need = ggml_graph_plan(g, d->n_threads, d->pool).work_size;
     if (need <= d->work_size) return DIL_OK;
+    if (!d->pool) { /* only described */
+        d->work_size = need;
+        return DIL_OK;
+    }
     uint8_t *work = NULL;
     if (posix_memalign((void **)&work, 64, need) != 0)
         return dil_fail(err, DIL_EMEMORY, "engine: no memory for %zu bytes of scratch", need);

@@ -279,7 +279,7 @@ static dil_status reserve_shape(dil__graphs *gs, const dil__shape *s, bool dry, 
         if (dry) ggml_gallocr_reserve_n_size(gs->alloc, g->g, NULL, NULL, &size);
         else if (!ggml_gallocr_reserve(gs->alloc, g->g)) status = dil_fail(err, DIL_EMEMORY, "engine: no memory for the compute buffer of a batch of %u", s->n_rows);
         else size = ggml_gallocr_get_buffer_size(gs->alloc, 0);
-        if (!status && !dry) status = dil__device_reserve(gs->device, g->g, err);
+        if (!status) status = dil__device_reserve(gs->device, g->g, err);
         if (size > *bytes) *bytes = size;
     }
     dil__graph_free(g);

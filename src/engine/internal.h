@@ -39,7 +39,7 @@ typedef struct dil__device {
 /* start: with threads and streams; else only what is needed to describe and measure. */
 dil_status dil__device_open(const char *name, int n_threads, bool start, dil__device *out, dil_err *err);
 void dil__device_close(dil__device *d);
-/* Makes the scratch large enough for the graph; returns its size. */
+/* Makes the scratch large enough for the graph; of a device that was not started only its size is noted. */
 dil_status dil__device_reserve(dil__device *d, struct ggml_cgraph *g, dil_err *err);
 dil_status dil__device_compute(dil__device *d, struct ggml_cgraph *g, dil_err *err);
 /* Bytes that can be allocated now, of a device or of this process (the smaller of system and control group). */

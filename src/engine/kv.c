@@ -32,6 +32,7 @@ dil_status dil__kv_open(const dil_arch *a, const dil__layers *l, const dil_stage
     dil__kv kv = {.n_blocks = l->n_blocks, .n_seq = o->n_seq, .n_ctx = o->n_ctx};
     kv.n_cells = (o->n_ctx + (o->fixed_shapes ? o->max_batch : 0) + DIL__KV_STEP - 1) / DIL__KV_STEP * DIL__KV_STEP;
     dil_status status = describe(&kv, (uint64_t)a->head_dim * a->n_head_kv, (enum ggml_type)o->kv_type, err);
+    for (uint32_t i = 0; !status && dry && i < kv.n_blocks; i++) kv.k[i]->data = kv.v[i]->data = kv.len; /* taken for placed */
     if (!status && !dry && kv.n_blocks > 0) {
         kv.buffer = ggml_backend_alloc_ctx_tensors_from_buft(kv.ctx, d->buft);
         if (!kv.buffer) {

@@ -49,6 +49,7 @@ static dil_status measure(const dil_arch *a, const dil_stage_opts *o, uint64_t *
     link_parts(s);
     if (!status) status = dil__graphs_reserve(&s->graphs, o->max_batch, true, buffer_bytes, err);
     *kv_bytes = s->kv.bytes;
+    *buffer_bytes += s->device.work_size;
     dil_stage_close(s);
     return status;
 }
