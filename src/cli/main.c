@@ -4,7 +4,10 @@
 #include <signal.h>
 #include <string.h>
 
+extern const dil_cli_cmd dil_cli_import;
+
 static const dil_cli_cmd *const commands[] = {
+    &dil_cli_import,
     NULL
 };
 
