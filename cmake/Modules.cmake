@@ -29,6 +29,15 @@ function(dil_module name)
   set(DIL_OBJECTS ${DIL_OBJECTS} $<TARGET_OBJECTS:dil_${name}> PARENT_SCOPE)
 endfunction()
 
+# The file's bytes become `const unsigned char SYMBOL[]` and `const size_t SYMBOL_len` in that module.
+function(dil_embed module file symbol)
+  set(out ${CMAKE_BINARY_DIR}/embed/${symbol}.c)
+  add_custom_command(OUTPUT ${out}
+    COMMAND ${CMAKE_COMMAND} -DIN=${CMAKE_SOURCE_DIR}/${file} -DOUT=${out} -DNAME=${symbol} -P ${CMAKE_SOURCE_DIR}/cmake/Embed.cmake
+    DEPENDS ${CMAKE_SOURCE_DIR}/${file} ${CMAKE_SOURCE_DIR}/cmake/Embed.cmake)
+  target_sources(dil_${module} PRIVATE ${out})
+endfunction()
+
 add_library(dep_ggml INTERFACE)
 target_include_directories(dep_ggml SYSTEM INTERFACE ${GGML_INCLUDE})
 target_link_libraries(dep_ggml INTERFACE ${GGML_LIB} ${GGML_CPU_LIB} ${GGML_BASE_LIB})
@@ -45,6 +54,7 @@ target_link_libraries(dep_lapack INTERFACE ${LAPACKE_LIB} ${OPENBLAS_LIB})
 
 dil_module(base PkgConfig::JANSSON PkgConfig::SODIUM)
 dil_module(model PkgConfig::JANSSON PkgConfig::PCRE2)
+dil_embed(model src/model/default_data.json dil__default_data)
 dil_module(engine dep_ggml)
 dil_module(quant dep_lapack PkgConfig::JANSSON)
 dil_module(plan dep_highs PkgConfig::JANSSON)

@@ -28,12 +28,21 @@ typedef struct dil_dataset {
 
 #define DIL_DATASET_MAX (1u << 30) /* bytes of a file */
 
-/* path NULL: the embedded default set. AUTO looks at the content. Errors name file, line or JSON place. */
+/* dil_dataset_load - reads a whole file ("-": standard input; NULL: the embedded default set, whatever the format).
+ *
+ * format   AUTO looks at the content: an object whose first line has "text" or "prompt" is JSON Lines, any other object SQuAD,
+ *          all else text.
+ * out      at least one sample; dil_dataset_fini.
+ * Errors   name the file and the line or JSON place: DIL_EFORMAT, DIL_EDATA (nothing in it), DIL_ELIMIT (docs/DATA.md lists the
+ *          limits), DIL_ENOTFOUND, DIL_EIO, DIL_EMEMORY. */
 dil_status dil_dataset_load(const char *path, dil_data_format format, dil_dataset *out, dil_err *err);
+/* The same from memory, copied; `name` stands for the file in errors. */
+dil_status dil_dataset_parse(const char *name, const void *data, size_t len, dil_data_format format, dil_dataset *out, dil_err *err);
 void dil_dataset_fini(dil_dataset *d);
 bool dil_data_format_from_name(const char *name, dil_data_format *out); /* auto squad text jsonl */
 
-/* SQuAD's official scores: lower case, punctuation and articles removed, white space folded. */
+/* SQuAD's official scores (version 2's script): lower case, punctuation and articles removed, white space folded. No answers:
+ * the empty prediction scores 1. A prediction of more than 16 MiB scores 0. Threads: safe. */
 double dil_squad_exact(const char *prediction, const char *const *answers, size_t n); /* 0 or 1 */
 double dil_squad_f1(const char *prediction, const char *const *answers, size_t n);    /* [0,1], best over the answers */
 

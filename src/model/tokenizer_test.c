@@ -3,6 +3,7 @@
  * tests/tokenizer_test.py, which runs this program as   model.tokenizer_test --ids MODEL RECORDS   (see print_ids). */
 #include "model/tokenizer_impl.h"
 
+#include <dilemma/dataset.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -376,6 +377,27 @@ static void smollm2_conversations_begin_with_its_own_system_message(void **state
     dil_tokenizer_free(t);
 }
 
+static void the_embedded_set_is_enough_to_calibrate_on(void **state)
+{
+    (void)state;
+    dil_tokenizer *t = model_tokenizer();
+    dil_dataset d;
+    dil_err err;
+    if (dil_dataset_load(NULL, DIL_DATA_AUTO, &d, &err) != DIL_OK) fail_msg("%s", err.text);
+    size_t total = 0;
+    for (size_t i = 0; i < d.n_samples; i++) {
+        if (i > 0 && strcmp(d.samples[i].context, d.samples[i - 1].context) == 0) continue; /* each paragraph once */
+        dil_ids ids;
+        assert_int_equal(dil_tokenize(t, d.samples[i].context, strlen(d.samples[i].context), 0, &ids, NULL), DIL_OK);
+        total += ids.n;
+        dil_ids_fini(&ids);
+    }
+    print_message("%zu tokens in its paragraphs\n", total);
+    assert_true(total >= 8000);
+    dil_dataset_fini(&d);
+    dil_tokenizer_free(t);
+}
+
 /* --- the other side of tests/tokenizer_test.py ---------------------------------------------------------------------------------- */
 
 /* RECORDS holds one request after the other: a flag byte, a little-endian 32-bit length, that many bytes of text. Each gives one
@@ -455,6 +477,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(one_tokenizer_serves_many_threads),
         cmocka_unit_test(smollm2_has_its_vocabulary),
         cmocka_unit_test(smollm2_conversations_begin_with_its_own_system_message),
+        cmocka_unit_test(the_embedded_set_is_enough_to_calibrate_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

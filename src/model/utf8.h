@@ -6,10 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the character at s (1 to 4) and its code point; 0 where s[0..len) does not begin with a whole, valid character. */
+/* Bytes of the character at s (1 to 4) and its code point; 0 (and U+FFFD) where s[0..len) does not begin with a whole, valid character. */
 static inline size_t dil__utf8_get(const char *s, size_t len, uint32_t *cp)
 {
     static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    *cp = 0xFFFD;
     if (len == 0) return 0;
     uint8_t b = (uint8_t)s[0];
     if (b < 0x80) {
