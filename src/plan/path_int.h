@@ -47,6 +47,8 @@ typedef struct px_visit {
 /* One weight with its tables: cost of every visit, and the cheapest completion after it. */
 typedef struct px_weight {
     double sec, damage;
+    const double *price; /* [S] a byte on the node, NULL: nothing. Borrowed */
+    double credit;       /* Σ price * store: what every plan within the stores pays at most */
     int n_units;   /* a store is counted in so many units, items rounded down */
     double *small; /* [S][L][run_max]: cheapest levels of the n layers from l on s within half of the store (n - 1 last index) */
     double *large; /* the same within the whole store */
@@ -82,7 +84,12 @@ bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int
 /* Cheapest weighted cost of the group's layers within the whole store (bytes rounded down). */
 double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch /* [2][n_units+1] */);
 /* Levels of the group at least weighted cost with bytes rounded up, so that they really fit; false where none does. */
-bool dil__px_group_levels(const px_core *c, double w_sec, double w_damage, const px_group *g, int n_units, int *level);
+bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *g, double store, int n_units, int *level);
+/* Weighted cost of a level. */
+static inline double px_cost(const px_core *c, const px_weight *w, int s, int l, int q) {
+    const double cost = w->sec * px_sec(c, s, l, q) + w->damage * px_damage(c, l, q);
+    return w->price ? cost + w->price[s] * px_bytes(c, l, q) : cost;
+}
 
 /* --- path_level.c: exact levels ------------------------------------------------------------------------------------ */
 
@@ -109,7 +116,11 @@ static inline size_t px_visit_at(const px_core *c, const px_graph *g, int node, 
 static inline unsigned px_mask_of(const px_graph *g, int node) { return g->bit[node] < 0 ? 0u : 1u << g->bit[node]; }
 
 /* Allocates the tables of w for (sec, damage) and fills them. */
-bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, int n_units);
+bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, const double *price, int n_units);
+/* Seconds that no plan within the budgets can beat when its weighted cost is at least `cost`; 0 where the weight has no seconds. */
+static inline double px_seconds(const px_core *c, const px_weight *w, double cost) {
+    return w->sec > 0 ? (cost - w->damage * c->damage_max * (1 + 1e-10) - w->credit) / w->sec : 0;
+}
 void dil__px_weight_fini(px_weight *w);
 /* The visits of a cheapest way through; -> their number, 0 when there is none. */
 int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_visit *visit);
@@ -131,6 +142,28 @@ bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan 
 /* Groups of a structure: [<= S], their layers in `layers` [L]. -> number of groups. */
 int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers);
 
+/* --- path_root.c: multipliers ------------------------------------------------------------------------------------------- */
+
+typedef struct px_root {
+    const px_core *c;
+    const px_graph *g;
+    px_plan *best;   /* the best of the plans met on the way */
+    int n_units;
+    int64_t deadline_ns;
+    bool no_path;    /* out: not even the relaxation has a plan */
+    double bound, best_damage, *best_price; /* out: seconds, and the weight [S] that proves them */
+    double plain_bound, plain_damage;       /* out: the same without prices */
+    px_weight w;
+    px_visit *visit; /* [L] */
+    int n_visits;
+    int *node, *level; /* [L] */
+    double *used;      /* [S] bytes of the relaxed plan */
+} px_root;
+
+bool dil__px_root_init(px_root *r); /* after c, g, best, n_units, deadline_ns */
+bool dil__px_root_run(px_root *r, int n_steps); /* false: no memory */
+void dil__px_root_fini(px_root *r);
+
 /* --- path_tree.c: the exact search ------------------------------------------------------------------------------------ */
 
 typedef struct px_key { uint64_t a, b; } px_key;
@@ -143,8 +176,10 @@ uint32_t *dil__px_map_at(px_map *m, px_key k, bool *is_new); /* where k's value 
 typedef struct px_tree {
     const px_core *c;
     const px_graph *g;
-    px_weight *w;
-    int n_w, main_w;
+    const px_weight *w;  /* for bounds, the one that prunes most first */
+    int n_w;
+    const px_weight *leaf_w; /* without prices or tables, for levels of whole structures */
+    int n_leaf_w;
     px_plan *best;
     double stop_at;      /* a plan this good is enough */
     double rel_gap;      /* subtrees that cannot improve by more are left */
@@ -152,6 +187,13 @@ typedef struct px_tree {
     double lost;         /* least bound of what was left unexplored */
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_tree;
+
+static inline double px_target(const px_tree *t) { return t->best->found ? t->best->sec * (1 - t->rel_gap) : INFINITY; }
+/* Weighted cost that a plan faster than `upper` cannot pass. */
+static inline double px_limit(const px_core *c, const px_weight *w, double upper) {
+    const double limit = (w->sec > 0 ? w->sec * upper : 0) + w->damage * c->damage_max * (1 + 1e-10) + w->credit;
+    return limit + 1e-12 * fabs(limit);
+}
 
 /* Explores every structure that may beat best. false: no memory. */
 bool dil__px_tree_run(px_tree *t);
@@ -168,7 +210,7 @@ typedef struct px_options {
 typedef struct px_report {
     double bound;    /* proved; INFINITY: there is no plan */
     bool complete;   /* the search came to its end: best is optimal within the gap, or there is no plan */
-    double root_bound, root_best, root_sec, weights_sec;
+    double plain_bound, root_bound, root_best, root_sec, weights_sec;
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_report;
 

@@ -48,7 +48,7 @@ void dil__px_units(const px_core *c, int node, int layer, int n_units, int *unit
 
 static void item(const px_core *c, const px_weight *w, int node, int layer, int *units, double *cost) {
     dil__px_units(c, node, layer, w->n_units, units);
-    for (int q = 0; q < c->n_levels; q++) cost[q] = w->sec * px_sec(c, node, layer, q) + w->damage * px_damage(c, layer, q);
+    for (int q = 0; q < c->n_levels; q++) cost[q] = px_cost(c, w, node, layer, q);
 }
 
 static void visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap, double *scratch) {
@@ -97,21 +97,21 @@ double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *
     return v[w->n_units];
 }
 
-bool dil__px_group_levels(const px_core *c, double w_sec, double w_damage, const px_group *g, int n_units, int *level) {
+bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *g, double store, int n_units, int *level) {
     const int K = n_units, Q = c->n_levels;
     double *v = dil__px_alloc(2 * ((size_t)K + 1), sizeof *v);
     uint8_t *pick = dil__px_alloc((size_t)g->n * ((size_t)K + 1), 1);
     int *units = dil__px_alloc((size_t)g->n * (size_t)Q, sizeof *units);
     bool ok = v && pick && units;
     double *in = v, *out = ok ? v + K + 1 : NULL;
-    const double unit = c->store[g->node] / K;
+    const double unit = store / K;
     for (int i = 0; ok && i < g->n; i++) {
         const int l = g->layer[i];
         for (int u = 0; u <= K; u++) out[u] = INFINITY;
         for (int q = 0; q < Q; q++) {
             const double b = px_bytes(c, l, q);
-            const double cost = w_sec * px_sec(c, g->node, l, q) + w_damage * px_damage(c, l, q);
-            const int need = b > c->store[g->node] ? K + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
+            const double cost = px_cost(c, w, g->node, l, q);
+            const int need = b > store ? K + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
             units[i * Q + q] = need;
             for (int u = need; u <= K; u++) {
                 const double x = in[u - need] + cost;

@@ -18,12 +18,17 @@ typedef struct stage {
     size_t n, cap;
 } stage;
 
+typedef struct costs { /* of groups, by weight */
+    px_map *index;
+    double *v; /* [n][n_w] */
+    size_t n, cap;
+} costs;
+
 struct px_leaf {
-    px_map *solved, *fronts_of, *unions_of;
+    px_map *solved, *fronts_of;
     px_front *front;
     size_t n_fronts, cap_fronts;
-    double *unions; /* [n_unions][n_w] */
-    size_t n_unions, cap_unions;
+    costs of_tree, of_leaf;
     double *scratch; /* knapsack rows */
     int *layers;     /* [L] */
     px_group *group; /* [<= L] */
@@ -49,14 +54,15 @@ px_leaf *dil__px_leaf_new(const px_tree *t) {
     if (!f) return NULL;
     f->solved = dil__px_map_new();
     f->fronts_of = dil__px_map_new();
-    f->unions_of = dil__px_map_new();
+    f->of_tree.index = dil__px_map_new();
+    f->of_leaf.index = dil__px_map_new();
     f->scratch = dil__px_alloc(2 * ((size_t)t->w[0].n_units + 1), sizeof *f->scratch);
     f->layers = dil__px_alloc(L, sizeof *f->layers);
     f->group = dil__px_alloc(L, sizeof *f->group);
-    f->cost = dil__px_alloc(L * (size_t)t->n_w, sizeof *f->cost);
+    f->cost = dil__px_alloc(L * (size_t)t->n_leaf_w, sizeof *f->cost);
     f->chosen = dil__px_alloc(L, sizeof *f->chosen);
     f->stages = dil__px_alloc(L, sizeof *f->stages);
-    if (f->solved && f->fronts_of && f->unions_of && f->scratch && f->layers && f->group && f->cost && f->chosen && f->stages) return f;
+    if (f->solved && f->fronts_of && f->of_tree.index && f->of_leaf.index && f->scratch && f->layers && f->group && f->cost && f->chosen && f->stages) return f;
     dil__px_leaf_free(t, f);
     return NULL;
 }
@@ -67,9 +73,11 @@ void dil__px_leaf_free(const px_tree *t, px_leaf *f) {
     for (int i = 0; f->stages && i < t->c->n_layers; i++) free(f->stages[i].v);
     dil__px_map_free(f->solved);
     dil__px_map_free(f->fronts_of);
-    dil__px_map_free(f->unions_of);
+    dil__px_map_free(f->of_tree.index);
+    dil__px_map_free(f->of_leaf.index);
     free(f->front);
-    free(f->unions);
+    free(f->of_tree.v);
+    free(f->of_leaf.v);
     free(f->scratch);
     free(f->layers);
     free(f->group);
@@ -86,18 +94,21 @@ static px_key group_key(const px_group *g) {
     return k;
 }
 
-const double *dil__px_union_cost(px_tree *t, px_leaf *f, const px_group *g) {
+static const double *costs_of(px_tree *t, px_leaf *f, costs *k, const px_weight *w, int n_w, const px_group *g) {
     bool is_new;
-    uint32_t *at = dil__px_map_at(f->unions_of, group_key(g), &is_new);
+    uint32_t *at = dil__px_map_at(k->index, group_key(g), &is_new);
     if (!at) return NULL;
     if (is_new) {
-        if (!reserve((void **)&f->unions, &f->cap_unions, (f->n_unions + 1) * (size_t)t->n_w, sizeof *f->unions)) return NULL;
-        for (int k = 0; k < t->n_w; k++)
-            f->unions[f->n_unions * (size_t)t->n_w + (size_t)k] = dil__px_group_cost(t->c, &t->w[k], g, f->scratch);
-        *at = (uint32_t)f->n_unions++;
+        if (!reserve((void **)&k->v, &k->cap, (k->n + 1) * (size_t)n_w, sizeof *k->v)) return NULL;
+        for (int i = 0; i < n_w; i++) k->v[k->n * (size_t)n_w + (size_t)i] = dil__px_group_cost(t->c, &w[i], g, f->scratch);
+        *at = (uint32_t)k->n++;
         t->n_unions++;
     }
-    return f->unions + *at * (size_t)t->n_w;
+    return k->v + *at * (size_t)n_w;
+}
+
+const double *dil__px_union_cost(px_tree *t, px_leaf *f, const px_group *g) {
+    return costs_of(t, f, &f->of_tree, t->w, t->n_w, g);
 }
 
 static const px_front *front_of(px_tree *t, px_leaf *f, const px_group *g, int k, double slack) {
@@ -108,7 +119,7 @@ static const px_front *front_of(px_tree *t, px_leaf *f, const px_group *g, int k
     if (!at) return NULL;
     if (!is_new && f->front[*at].slack >= slack && f->front[*at].complete) return &f->front[*at];
     px_front made;
-    if (!dil__px_front_build(t->c, &t->w[k], g, slack * 1.25, t->deadline_ns, &made)) return NULL;
+    if (!dil__px_front_build(t->c, &t->leaf_w[k], g, slack * 1.25, t->deadline_ns, &made)) return NULL;
     t->n_fronts++;
     if (is_new) {
         if (!reserve((void **)&f->front, &f->cap_fronts, f->n_fronts + 1, sizeof *f->front)) {
@@ -144,7 +155,7 @@ static int combine(const px_tree *t, const stage *in, const px_front *g, const d
         for (int j = 0; j < g->n; j++) {
             const point x = {in->v[i].damage + g->damage[j], in->v[i].sec + g->sec[j], (uint32_t)i, (uint32_t)j};
             bool fits = true;
-            for (int k = 0; k < t->n_w && fits; k++) fits = t->w[k].sec * x.sec + t->w[k].damage * x.damage <= room[k];
+            for (int k = 0; k < t->n_leaf_w && fits; k++) fits = t->leaf_w[k].sec * x.sec + t->leaf_w[k].damage * x.damage <= room[k];
             if (!fits) continue;
             if (out->n > PX_LABELS_MAX) return 1;
             if (!reserve((void **)&out->v, &out->cap, out->n + 1, sizeof *out->v)) return -1;
@@ -197,19 +208,18 @@ static double hops_of(const px_core *c, const int *node) {
 
 /* What the limits leave when every group costs its least, by weight; false when some limit is passed. *k: the weight that leaves
  * least; *bound: seconds that no levels can beat. */
-static bool make_room(const px_tree *t, const px_leaf *f, const int *node, int n_groups, const double *limit, double *room, int *k,
-                      double *bound) {
-    const double hops = hops_of(t->c, node);
-    *k = t->main_w;
+static bool make_room(const px_tree *t, const px_leaf *f, const int *node, int n_groups, double *room, int *k, double *bound) {
+    const double hops = hops_of(t->c, node), upper = px_target(t);
+    *k = 0;
     *bound = 0;
-    for (int j = 0; j < t->n_w; j++) {
-        const px_weight *w = &t->w[j];
+    for (int j = 0; j < t->n_leaf_w; j++) {
+        const px_weight *w = &t->leaf_w[j];
         double total = w->sec * hops;
-        for (int i = 0; i < n_groups; i++) total += f->cost[i * t->n_w + j];
-        room[j] = limit[j] - total;
+        for (int i = 0; i < n_groups; i++) total += f->cost[i * t->n_leaf_w + j];
+        room[j] = px_limit(t->c, w, upper) - total;
         if (!(room[j] >= 0)) return false;
-        if (w->sec > 0) *bound = fmax(*bound, (total - w->damage * px_budget(t->c)) / w->sec);
-        if (w->sec > 0 && room[j] / w->sec < room[*k] / t->w[*k].sec) *k = j;
+        *bound = fmax(*bound, px_seconds(t->c, w, total));
+        if (w->sec > 0 && room[j] / w->sec < room[*k] / t->leaf_w[*k].sec) *k = j;
     }
     return true;
 }
@@ -234,7 +244,7 @@ static int sum_fronts(px_tree *t, px_leaf *f, const int *node, int n_groups, dou
     stage none = {&zero, 1, 1};
     const stage *in = &none;
     for (int i = 0; i + 1 < n_groups; i++) {
-        for (int j = 0; j < t->n_w; j++) room[j] += f->cost[i * t->n_w + j];
+        for (int j = 0; j < t->n_leaf_w; j++) room[j] += f->cost[i * t->n_leaf_w + j];
         const int rc = combine(t, in, f->chosen[i], room, &f->stages[i]);
         if (rc < 0) return -1;
         if (rc > 0) t->lost = fmin(t->lost, bound);
@@ -244,7 +254,7 @@ static int sum_fronts(px_tree *t, px_leaf *f, const int *node, int n_groups, dou
     return 0;
 }
 
-bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node, const double *limit) {
+bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node) {
     px_key key = {1, 1};
     for (int l = 0; l < t->c->n_layers; l++) dil__px_key_add(&key, (uint64_t)node[l]);
     bool is_new;
@@ -253,13 +263,13 @@ bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node, const double *l
     t->n_leaves++;
     const int n_groups = dil__px_groups(t->c, node, f->group, f->layers);
     for (int i = 0; i < n_groups; i++) {
-        const double *cost = dil__px_union_cost(t, f, &f->group[i]);
+        const double *cost = costs_of(t, f, &f->of_leaf, t->leaf_w, t->n_leaf_w, &f->group[i]);
         if (!cost) return false;
-        memcpy(f->cost + i * t->n_w, cost, (size_t)t->n_w * sizeof *cost);
+        memcpy(f->cost + i * t->n_leaf_w, cost, (size_t)t->n_leaf_w * sizeof *cost);
     }
     double room[PX_WEIGHTS_MAX], bound;
     int k;
-    if (!make_room(t, f, node, n_groups, limit, room, &k, &bound)) return true;
+    if (!make_room(t, f, node, n_groups, room, &k, &bound)) return true;
     const int rc = choose_fronts(t, f, n_groups, k, room[k], bound);
     if (rc <= 0) return rc == 0;
     return sum_fronts(t, f, node, n_groups, room, bound) >= 0;

@@ -7,10 +7,10 @@
 typedef struct px_leaf px_leaf;
 px_leaf *dil__px_leaf_new(const px_tree *t);
 void dil__px_leaf_free(const px_tree *t, px_leaf *f);
-/* Least weighted costs [n_w] of a group within the whole store; borrowed until the next call. NULL: no memory. */
+/* Least weighted costs [n_w], by the tree's weights, of a group within the whole store; borrowed until the next call. NULL: no memory. */
 const double *dil__px_union_cost(px_tree *t, px_leaf *f, const px_group *g);
-/* Finds the structure's best levels under the weighted limits [n_w] and keeps the plan if it beats t->best. A structure that was
+/* Finds the structure's best levels and keeps the plan if it beats t->best. A structure that was
  * solved before is not solved again. false: no memory. */
-bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node, const double *limit);
+bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node);
 
 #endif

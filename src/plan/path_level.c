@@ -97,7 +97,7 @@ static bool make_tail(search *s) {
         const int l = s->g->layer[i];
         dil__px_units(s->c, s->g->node, l, K, units);
         for (int q = 0; q < s->c->n_levels; q++)
-            cost[q] = s->w->sec * px_sec(s->c, s->g->node, l, q) + s->w->damage * px_damage(s->c, l, q);
+            cost[q] = px_cost(s->c, s->w, s->g->node, l, q);
         dil__px_knap_step(s->tail + (size_t)(i + 1) * ((size_t)K + 1), s->tail + (size_t)i * ((size_t)K + 1), K, units, cost,
                           s->c->n_levels);
     }

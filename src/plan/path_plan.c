@@ -79,9 +79,10 @@ typedef struct rounding {
 /* Levels at one weight: 1 within the budget, 0 not, -1 no levels at all. Keeps what beats the best plan. */
 static int try_weight(rounding *r, double w_damage) {
     const px_core *c = r->c;
+    const px_weight w = {.sec = 1, .damage = w_damage};
     for (int i = 0; i < r->n_groups; i++) {
         const px_group *g = &r->group[i];
-        if (!dil__px_group_levels(c, 1, w_damage, g, ROUND_UNITS, r->part)) return -1;
+        if (!dil__px_group_levels(c, &w, g, c->store[g->node], ROUND_UNITS, r->part)) return -1;
         for (int k = 0; k < g->n; k++) r->level[g->layer[k]] = r->part[k];
     }
     double sec, damage;

@@ -101,7 +101,8 @@ static void fill_rest(const px_core *c, const px_graph *g, px_weight *w, double 
         if (c->source[s] < INFINITY) w->root = fmin(w->root, w->sec * c->source[s] + start[(size_t)s * M]);
 }
 
-bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, int n_units) {
+bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, const double *price,
+                          int n_units) {
     const size_t M = (size_t)1 << g->n_bits;
     const size_t visits = (size_t)c->n_nodes * (size_t)c->n_layers * (size_t)g->run_cap;
     if (!w->small) {
@@ -111,6 +112,9 @@ bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, doub
     }
     w->sec = sec;
     w->damage = damage;
+    w->price = price;
+    w->credit = 0;
+    for (int s = 0; price && s < c->n_nodes; s++) w->credit += price[s] * c->store[s];
     w->n_units = n_units;
     double *start = dil__px_alloc((size_t)c->n_nodes, M * sizeof *start);
     const bool ok = w->small && w->large && w->rest && start && dil__px_visit_table(c, w, g->run_max, g->run_cap);

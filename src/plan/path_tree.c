@@ -33,11 +33,8 @@ typedef struct walk {
 } walk;
 
 static void set_limits(walk *w) {
-    const px_tree *t = w->t;
-    w->upper = t->best->found ? t->best->sec * (1 - t->rel_gap) : INFINITY;
-    for (int k = 0; k < t->n_w; k++)
-        w->limit[k] = (t->w[k].sec > 0 ? t->w[k].sec * w->upper : 0) + t->w[k].damage * px_budget(t->c);
-    for (int k = 0; k < t->n_w; k++) w->limit[k] += 1e-12 * fabs(w->limit[k]);
+    w->upper = px_target(w->t);
+    for (int k = 0; k < w->t->n_w; k++) w->limit[k] = px_limit(w->t->c, &w->t->w[k], w->upper);
 }
 
 static bool out_of_time(walk *w) {
@@ -77,11 +74,10 @@ static double bound_of(const walk *w, const px_visit *v, double hop, unsigned ma
     const double *so_far = w->so_far + (size_t)w->n_visits * (size_t)t->n_w;
     const double *before = w->node_cost + (size_t)v->node * (size_t)t->n_w;
     double bound = 0;
-    for (int i = 0; i < t->n_w; i++) {
-        const int k = i == 0 ? t->main_w : i <= t->main_w ? i - 1 : i; /* the main weight prunes most: first */
+    for (int k = 0; k < t->n_w; k++) {
         const double x = so_far[k] + t->w[k].sec * hop + cost[k] - before[k] + t->w[k].rest[rest];
         if (!(x <= w->limit[k]) || x == INFINITY) return INFINITY;
-        if (t->w[k].sec > 0) bound = fmax(bound, (x - t->w[k].damage * px_budget(t->c)) / t->w[k].sec);
+        bound = fmax(bound, px_seconds(t->c, &t->w[k], x));
     }
     return bound;
 }
@@ -157,7 +153,7 @@ static bool explore(walk *w, int layer, int last, unsigned mask) {
     px_tree *t = w->t;
     t->n_nodes++;
     if (layer == t->c->n_layers) {
-        if (!dil__px_leaf_solve(t, w->leaf, w->node, w->limit)) return false;
+        if (!dil__px_leaf_solve(t, w->leaf, w->node)) return false;
         set_limits(w);
         return true;
     }
