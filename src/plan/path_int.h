@@ -142,6 +142,15 @@ bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan 
 /* Groups of a structure: [<= S], their layers in `layers` [L]. -> number of groups. */
 int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers);
 
+/* --- path_map.c ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct px_key { uint64_t a, b; } px_key;
+typedef struct px_map px_map;
+void dil__px_key_add(px_key *k, uint64_t x);
+px_map *dil__px_map_new(void);
+void dil__px_map_free(px_map *m);
+uint32_t *dil__px_map_at(px_map *m, px_key k, bool *is_new); /* where k's value stands, 0 when new; NULL: no memory */
+
 /* --- path_root.c: multipliers ------------------------------------------------------------------------------------------- */
 
 typedef struct px_root {
@@ -158,6 +167,7 @@ typedef struct px_root {
     int n_visits;
     int *node, *level; /* [L] */
     double *used;      /* [S] bytes of the relaxed plan */
+    px_map *rounded;   /* structures met */
 } px_root;
 
 bool dil__px_root_init(px_root *r); /* after c, g, best, n_units, deadline_ns */
@@ -165,13 +175,6 @@ bool dil__px_root_run(px_root *r, int n_steps); /* false: no memory */
 void dil__px_root_fini(px_root *r);
 
 /* --- path_tree.c: the exact search ------------------------------------------------------------------------------------ */
-
-typedef struct px_key { uint64_t a, b; } px_key;
-typedef struct px_map px_map;
-void dil__px_key_add(px_key *k, uint64_t x);
-px_map *dil__px_map_new(void);
-void dil__px_map_free(px_map *m);
-uint32_t *dil__px_map_at(px_map *m, px_key k, bool *is_new); /* where k's value stands, 0 when new; NULL: no memory */
 
 typedef struct px_tree {
     const px_core *c;

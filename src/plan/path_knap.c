@@ -97,41 +97,42 @@ double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *
     return v[w->n_units];
 }
 
+/* Rounded up, so that what fits in units fits in bytes; a hair below the unit above counts as that unit. */
+static void units_above(const px_core *c, int layer, double store, int n_units, int *units) {
+    const double unit = store / n_units;
+    for (int q = 0; q < c->n_levels; q++) {
+        const double b = px_bytes(c, layer, q);
+        units[q] = b > store ? n_units + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
+    }
+}
+
+/* The rows of the table are kept instead of the choices: the step that fills them runs in vector registers, and the way back
+ * looks for the level that explains each value. */
 bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *g, double store, int n_units, int *level) {
-    const int K = n_units, Q = c->n_levels;
-    double *v = dil__px_alloc(2 * ((size_t)K + 1), sizeof *v);
-    uint8_t *pick = dil__px_alloc((size_t)g->n * ((size_t)K + 1), 1);
-    int *units = dil__px_alloc((size_t)g->n * (size_t)Q, sizeof *units);
-    bool ok = v && pick && units;
-    double *in = v, *out = ok ? v + K + 1 : NULL;
-    const double unit = store / K;
-    for (int i = 0; ok && i < g->n; i++) {
-        const int l = g->layer[i];
-        for (int u = 0; u <= K; u++) out[u] = INFINITY;
-        for (int q = 0; q < Q; q++) {
-            const double b = px_bytes(c, l, q);
-            const double cost = px_cost(c, w, g->node, l, q);
-            const int need = b > store ? K + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
-            units[i * Q + q] = need;
-            for (int u = need; u <= K; u++) {
-                const double x = in[u - need] + cost;
-                if (x < out[u]) {
-                    out[u] = x;
-                    pick[(size_t)i * ((size_t)K + 1) + (size_t)u] = (uint8_t)q;
-                }
+    const size_t row = (size_t)n_units + 1;
+    double *v = dil__px_alloc(((size_t)g->n + 1) * row, sizeof *v), cost[256];
+    int units[256];
+    if (!v) return false;
+    for (int i = 0; i < g->n; i++) {
+        units_above(c, g->layer[i], store, n_units, units);
+        for (int q = 0; q < c->n_levels; q++) cost[q] = px_cost(c, w, g->node, g->layer[i], q);
+        dil__px_knap_step(v + (size_t)i * row, v + (size_t)(i + 1) * row, n_units, units, cost, c->n_levels);
+    }
+    const bool ok = v[(size_t)g->n * row + row - 1] < INFINITY;
+    for (int i = g->n - 1, u = n_units; ok && i >= 0; i--) {
+        const double *in = v + (size_t)i * row;
+        double least = INFINITY;
+        units_above(c, g->layer[i], store, n_units, units);
+        for (int q = 0; q < c->n_levels; q++) {
+            if (units[q] > u) continue;
+            const double x = in[u - units[q]] + px_cost(c, w, g->node, g->layer[i], q);
+            if (x < least) {
+                least = x;
+                level[i] = q;
             }
         }
-        double *t = in;
-        in = out;
-        out = t;
+        u -= units[level[i]];
     }
-    ok = ok && in[K] < INFINITY;
-    for (int i = g->n - 1, u = K; ok && i >= 0; i--) {
-        level[i] = pick[(size_t)i * ((size_t)K + 1) + (size_t)u];
-        u -= units[i * Q + level[i]];
-    }
-    free(units);
-    free(pick);
     free(v);
     return ok;
 }

@@ -35,6 +35,17 @@ static bool relaxed_use(px_root *r, double *damage) {
     return true;
 }
 
+/* A plan from the relaxed structure, unless it was met before. */
+static bool round_structure(px_root *r, double at) {
+    px_key key = {2, 2};
+    bool is_new;
+    for (int l = 0; l < r->c->n_layers; l++) dil__px_key_add(&key, (uint64_t)r->node[l]);
+    if (!dil__px_map_at(r->rounded, key, &is_new)) return false;
+    double w = at > 0 ? at : 1e-6;
+    if (is_new) dil__px_round(r->c, r->node, &w, r->best);
+    return true;
+}
+
 /* The relaxation at r->damage and r->price. false: no memory. */
 static bool evaluate(px_root *r, const double *price, double at, double *value, double *damage) {
     if (!dil__px_weight_init(r->c, r->g, &r->w, 1, at, price, r->n_units)) return false;
@@ -50,9 +61,7 @@ static bool evaluate(px_root *r, const double *price, double at, double *value, 
     }
     r->n_visits = dil__px_relaxed(r->c, r->g, &r->w, r->visit);
     if (!relaxed_use(r, damage)) *damage = INFINITY;
-    double w = at > 0 ? at : 1e-6;
-    if (r->n_visits > 0) dil__px_round(r->c, r->node, &w, r->best);
-    return true;
+    return r->n_visits == 0 || round_structure(r, at);
 }
 
 static bool sample_at(px_root *r, double at, sample *s) {
@@ -157,11 +166,13 @@ bool dil__px_root_init(px_root *r) {
     r->level = r->node ? r->node + L : NULL;
     r->used = dil__px_alloc(S, sizeof *r->used);
     r->best_price = dil__px_alloc(S, sizeof *r->best_price);
-    return r->visit && r->node && r->used && r->best_price;
+    r->rounded = dil__px_map_new();
+    return r->rounded && r->visit && r->node && r->used && r->best_price;
 }
 
 void dil__px_root_fini(px_root *r) {
     dil__px_weight_fini(&r->w);
+    dil__px_map_free(r->rounded);
     free(r->visit);
     free(r->node);
     free(r->used);
