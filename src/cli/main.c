@@ -4,10 +4,11 @@
 #include <signal.h>
 #include <string.h>
 
-extern const dil_cli_cmd dil_cli_import;
+extern const dil_cli_cmd dil_cli_import, dil_cli_plan;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_import,
+    &dil_cli_plan,
     NULL
 };
 

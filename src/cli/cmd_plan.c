@@ -1,0 +1,204 @@
+/* `dilemma plan`: which node holds each layer, at which types. */
+#include "cli/cli.h"
+
+#include <dilemma/problem.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp;
+    double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap;
+    int64_t context, tokens_in, tokens_out;
+    bool json;
+} opt;
+
+static const dil_cli_opt options[] = {
+    {.name = "--profile", .kind = DIL_CLI_STR, .out = &opt.profile, .arg = "FILE", .help = "profile.json of `dilemma profile` (- is standard input)"},
+    {.name = "--cluster", .kind = DIL_CLI_STR, .out = &opt.cluster, .arg = "FILE", .help = "cluster.json of `dilemma probe`"},
+    {.name = "--problem", .kind = DIL_CLI_STR, .out = &opt.problem, .arg = "FILE", .help = "a bare problem.json in place of the two (docs/FORMATS.md)"},
+    {.name = "--max-ratio", .kind = DIL_CLI_NUM, .out = &opt.max_ratio, .arg = "R", .help = "file size at most R of the model in fp32, 0.1275 for 12.75 %", .min = 1e-9, .max = 1e3},
+    {.name = "--max-kl", .kind = DIL_CLI_NUM, .out = &opt.max_kl, .arg = "X", .help = "damage at most X (KL divergence from the teacher, nats a token)", .min = 0, .max = 1e9},
+    {.name = "--max-loss-increase", .kind = DIL_CLI_NUM, .out = &opt.max_loss_pct, .arg = "PCT", .help = "loss at most PCT percent up, by the profile's calibration", .min = 0, .max = 1e9},
+    {.name = "--slack", .kind = DIL_CLI_NUM, .out = &opt.slack, .arg = "S", .help = "without a quality budget: damage at most 1+S times the least possible (0.1)", .min = 0, .max = 1e6},
+    {.name = "--measure", .kind = DIL_CLI_STR, .out = &opt.measure, .arg = "M", .help = "damage by kl or weight (kl where the profile has it)"},
+    {.name = "--entry", .kind = DIL_CLI_STR, .out = &opt.entry, .arg = "NODE", .help = "where requests arrive (the cluster's entry)"},
+    {.name = "--context", .kind = DIL_CLI_INT, .out = &opt.context, .arg = "N", .help = "cached tokens that must fit (the profile's)", .min = 1, .max = 1e9},
+    {.name = "--tokens-in", .kind = DIL_CLI_INT, .out = &opt.tokens_in, .arg = "N", .help = "prompt tokens of a request (128)", .min = 1, .max = 1e9},
+    {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &opt.tokens_out, .arg = "N", .help = "tokens of its answer (128)", .min = 1, .max = 1e9},
+    {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
+    {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
+    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, milp, exhaustive or baseline:best-single (auto)"},
+    {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (30); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
+    {.name = "--gap", .kind = DIL_CLI_NUM, .out = &opt.gap, .arg = "G", .help = "stop when the plan is proved this close to the best (0.0001)", .min = 1e-9, .max = 1},
+    {.name = "--out", .letter = 'o', .kind = DIL_CLI_STR, .out = &opt.out, .arg = "FILE", .help = "plan.json (- is standard output)"},
+    {.name = "--svg", .kind = DIL_CLI_STR, .out = &opt.svg, .arg = "FILE", .help = "a picture of the layered graph and the path"},
+    {.name = "--lp", .kind = DIL_CLI_STR, .out = &opt.lp, .arg = "FILE", .help = "the problem as .lp or .mps, for any solver"},
+    {.name = "--json", .kind = DIL_CLI_FLAG, .out = &opt.json, .help = "the plan on standard output as JSON"},
+    DIL_CLI_END,
+};
+
+static const char usage[] = "--profile FILE --cluster FILE [--max-ratio R] [--max-kl X] [--max-loss-increase PCT] -o plan.json\n"
+                            "       dilemma plan --problem FILE [--json] [-o FILE]";
+static const char about[] =
+    "Decides which node holds each layer and at which ggml types, jointly, so that an answer comes as soon as possible within\n"
+    "storage and quality. --max-kl and --max-loss-increase are quality budgets, --max-ratio is a limit on the file's size; with\n"
+    "a size alone (or nothing) the damage is first made as small as it can be, and may then grow by --slack for speed.\n"
+    "The plan is proved optimal to the gap that is printed. No plan: exit status 9, and the text says which budget is short.\n\n"
+    "  dilemma plan --profile profile.json --cluster cluster.json --max-ratio 0.1275 -o plan.json --svg plan.svg";
+
+static const char *percent(double v, char out[24])
+{
+    snprintf(out, 24, v == 0 ? "0 %%" : v < 1e-4 ? "%.4f %%" : "%.2f %%", 100 * v);
+    return out;
+}
+
+/* Runs of layers of a stage at one level: "Q8_0 x3, IQ4_NL x9". */
+static void print_levels(const dil_plan *p, const dil_plan_stage *g)
+{
+    for (uint32_t l = g->first_layer; l <= g->last_layer;) {
+        uint32_t n = 1;
+        while (l + n <= g->last_layer && strcmp(p->layers[l + n].level, p->layers[l].level) == 0) n++;
+        printf("%s%s", l > g->first_layer ? ", " : "", p->layers[l].level);
+        if (n > 1) printf(" x%u", n);
+        l += n;
+    }
+}
+
+static void print_plan(const dil_plan *p)
+{
+    char bytes[32], gap[24];
+    printf("%-16s %-9s %10s %12s %12s  %s\n", "node", "layers", "weights", "compute ms", "hop ms", "levels");
+    for (uint32_t i = 0; i < p->n_stages; i++) {
+        const dil_plan_stage *g = &p->stages[i];
+        char range[24];
+        snprintf(range, sizeof range, "%u-%u", g->first_layer, g->last_layer);
+        printf("%-16s %-9s %10s %12.3f %12.3f  ", g->node, range, dil_format_bytes(g->bytes, bytes), 1e3 * g->compute_sec, 1e3 * g->hop_sec);
+        print_levels(p, g);
+        putchar('\n');
+    }
+    printf("\ntoken %.3f ms, prefill of %u tokens %.1f ms, answer of %u tokens %.3f s\n", 1e3 * p->token_sec, p->tokens_in,
+           1e3 * p->prefill_sec, p->tokens_out, p->total_sec);
+    printf("size %.2f %% of fp32, predicted damage %.4g (%s)\n", 100 * p->ratio_to_fp32, p->predicted_damage, p->damage_measure);
+    printf("no plan within these budgets takes less than %.3f s (gap %s); %s, %.2f s\n", p->bound_sec, percent(p->gap, gap), p->solver, p->solve_sec);
+}
+
+static int run_profile(void)
+{
+    dil_err err = {0};
+    dil_profile *prof = NULL;
+    dil_cluster *cluster = NULL;
+    dil_plan *plan = NULL;
+    dil_plan_options o = dil_plan_options_default();
+    o.tokens_in = (uint32_t)opt.tokens_in;
+    o.tokens_out = (uint32_t)opt.tokens_out;
+    o.context = (uint32_t)opt.context;
+    o.entry = opt.entry;
+    o.measure = opt.measure;
+    o.max_damage = opt.max_kl;
+    o.max_loss_increase = opt.max_loss_pct / 100;
+    o.max_ratio = opt.max_ratio;
+    o.slack = opt.slack;
+    o.rate = opt.rate;
+    o.load_max = opt.load_max;
+    o.solver = opt.solver;
+    o.limit_sec = opt.limit_sec;
+    o.gap = opt.gap;
+    o.export_path = opt.lp;
+    o.progress = dil_cli_progress();
+    dil_status s = dil_profile_read(opt.profile, &prof, &err);
+    if (s == DIL_OK) s = dil_cluster_read(opt.cluster, &cluster, &err);
+    if (s == DIL_OK) s = dil_plan_make(prof, cluster, &o, &plan, &err);
+    dil_cli_progress_done();
+    if (s == DIL_OK && opt.out) s = dil_plan_write(opt.out, plan, &err);
+    if (s == DIL_OK && opt.svg) s = dil_plan_svg(opt.svg, plan, prof, cluster, &err);
+    if (s == DIL_OK && opt.json) s = dil_plan_write("-", plan, &err);
+    bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
+    if (s == DIL_OK && !stdout_taken) print_plan(plan);
+    dil_plan_free(plan);
+    dil_cluster_free(cluster);
+    dil_profile_free(prof);
+    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+}
+
+static void print_problem_json(FILE *f, const dil_solution *s, const dil_use *use)
+{
+    fprintf(f, "{\n  \"objective_sec\": %.17g,\n  \"bound_sec\": %.17g,\n  \"gap\": %.9g,\n  \"solve_sec\": %.6g,\n", s->objective, s->bound, s->gap,
+            s->solve_sec);
+    fprintf(f, "  \"status\": \"%s\",\n  \"solver\": \"%s\",\n  \"damage\": %.17g,\n  \"layers\": [", s->optimal ? "optimal" : "feasible", s->solver,
+            use->damage);
+    for (uint32_t l = 0; l < s->n_layers; l++) fprintf(f, "%s{\"node\": %u, \"level\": %u}", l ? ",\n    " : "\n    ", s->node[l], s->level[l]);
+    fputs("\n  ]\n}\n", f);
+}
+
+static dil_status write_problem_json(const char *path, const dil_solution *s, const dil_use *use, dil_err *err)
+{
+    dil_outfile o;
+    dil_status ok = dil_outfile_open(&o, path, err);
+    if (ok != DIL_OK) return ok;
+    print_problem_json(o.stream, s, use);
+    return dil_outfile_commit(&o, err);
+}
+
+static void print_solution(const dil_solution *s, const dil_use *use)
+{
+    char gap[24];
+    printf("%-9s %6s  %s\n", "layers", "node", "levels");
+    for (uint32_t l = 0; l < s->n_layers;) {
+        uint32_t n = 1;
+        while (l + n < s->n_layers && s->node[l + n] == s->node[l]) n++;
+        char range[24];
+        snprintf(range, sizeof range, "%u-%u", l, l + n - 1);
+        printf("%-9s %6u ", range, s->node[l]);
+        for (uint32_t i = l; i < l + n; i++) printf(" %u", s->level[i]);
+        putchar('\n');
+        l += n;
+    }
+    printf("\n%.6f s, proved at least %.6f s (gap %s), damage %.6g; %s, %.2f s\n", s->objective, s->bound, percent(s->gap, gap), use->damage,
+           s->solver, s->solve_sec);
+}
+
+static int run_problem(void)
+{
+    dil_err err = {0};
+    dil_problem *p = NULL;
+    dil_solution *sol = NULL;
+    dil_use use = {0};
+    dil_solve_options o = {.solver = opt.solver, .goal = DIL_GOAL_SEC, .limit_sec = opt.limit_sec, .gap = opt.gap, .progress = dil_cli_progress()};
+    dil_status s = dil_problem_read(opt.problem, &p, &err);
+    if (s == DIL_OK && opt.lp) s = dil_problem_export(opt.lp, p, DIL_GOAL_SEC, &err);
+    if (s == DIL_OK) s = dil_plan_solve(p, &o, &sol, &err);
+    dil_cli_progress_done();
+    if (s == DIL_OK) s = dil_problem_check(p, sol->node, sol->level, &use, &err);
+    if (s == DIL_OK && opt.out) s = write_problem_json(opt.out, sol, &use, &err);
+    if (s == DIL_OK && opt.json) print_problem_json(stdout, sol, &use);
+    else if (s == DIL_OK && !(opt.out && strcmp(opt.out, "-") == 0)) print_solution(sol, &use);
+    dil_solution_free(sol);
+    dil_problem_free(p);
+    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+}
+
+static int run(int argc, char **argv)
+{
+    dil_plan_options d = dil_plan_options_default();
+    opt.max_ratio = d.max_ratio;
+    opt.max_kl = d.max_damage;
+    opt.max_loss_pct = d.max_loss_increase;
+    opt.slack = d.slack;
+    opt.load_max = d.load_max;
+    opt.limit_sec = d.limit_sec;
+    opt.tokens_in = d.tokens_in;
+    opt.tokens_out = d.tokens_out;
+    int status = dil_cli_parse(argc, argv, usage, about, options, NULL, 0, 0);
+    if (status >= 0) return status;
+    if (opt.problem) {
+        if (opt.profile || opt.cluster || opt.svg) return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster or --svg");
+        return run_problem();
+    }
+    if (!opt.profile || !opt.cluster) return dil_cli_usage("plan: --profile and --cluster are needed, or --problem (see dilemma plan --help)");
+    if (strcmp(opt.profile, "-") == 0 && strcmp(opt.cluster, "-") == 0) return dil_cli_usage("plan: only one file can be standard input");
+    return run_profile();
+}
+
+const dil_cli_cmd dil_cli_plan = {"plan", "decide which node holds each layer, and at which types", run};

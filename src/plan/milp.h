@@ -1,0 +1,34 @@
+/* plan/milp.h - the MILP of a problem, whole or with one budget made elastic. */
+#ifndef DIL_PLAN_MILP_H
+#define DIL_PLAN_MILP_H
+
+#include "plan/problem_impl.h"
+
+typedef enum dil__budget { DIL__BUDGET_NONE, DIL__BUDGET_STORE, DIL__BUDGET_DAMAGE, DIL__BUDGET_FILE, DIL__BUDGET_LOAD } dil__budget;
+
+typedef struct dil__milp_shape {
+    dil_goal goal;
+    dil__budget relax;  /* the objective becomes this budget's least overrun (storage: summed over the nodes) */
+    uint32_t only_node; /* DIL_NO_NODE: all */
+} dil__milp_shape;
+
+typedef struct dil__milp dil__milp;
+
+typedef struct dil__milp_run_options {
+    double limit_sec, gap;
+    const dil_progress *progress;
+    const uint32_t *start_node, *start_level; /* [L]; NULL: none */
+} dil__milp_run_options;
+
+typedef struct dil__milp_result {
+    uint32_t *node, *level;  /* [L], the caller's */
+    double objective, bound; /* with an elastic budget: in units of 1 / dil__milp_elastic_unit */
+    uint32_t elastic_node;   /* elastic storage: the node with the largest overrun */
+} dil__milp_result;
+
+dil_status dil__milp_build(const dil_problem *p, const dil__milp_shape *shape, dil__milp **out, dil_err *err);
+void dil__milp_free(dil__milp *m);
+dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil__milp_result *r, dil_err *err);
+double dil__milp_elastic_unit(const dil_problem *p, dil__budget which);
+
+#endif

@@ -1,0 +1,38 @@
+/* plan/problem_impl.h - inside the planner: making problems and solutions, and the solvers behind dil_plan_solve. */
+#ifndef DIL_PLAN_PROBLEM_IMPL_H
+#define DIL_PLAN_PROBLEM_IMPL_H
+
+#include <dilemma/problem.h>
+
+/* Zeroed arrays, level_count too; no budgets. */
+dil_status dil__problem_new(uint32_t n_layers, uint32_t n_nodes, uint32_t n_levels, const char *what, dil_problem **out, dil_err *err);
+dil_status dil__solution_new(uint32_t n_layers, dil_solution **out, dil_err *err);
+
+static inline size_t dil__cell(const dil_problem *p, uint32_t layer, uint32_t node, uint32_t level)
+{
+    return ((size_t)layer * p->n_nodes + node) * p->n_levels + level;
+}
+
+/* A solver writes node and level [n_layers] and the proved bound; the caller has them checked and computes the objective itself.
+ * `start` (may be NULL) is a plan within the budgets. DIL_EINFEASIBLE needs no text: the caller finds out what is short. */
+typedef struct dil__job {
+    const dil_problem *p;
+    dil_goal goal;
+    double limit_sec, gap;
+    const dil_progress *progress;
+    const uint32_t *start_node, *start_level; /* NULL: none */
+    uint32_t *node, *level;                   /* out [n_layers] */
+    double bound;                             /* out; -INFINITY: none */
+} dil__job;
+
+dil_status dil__solve_milp(dil__job *job, dil_err *err);
+dil_status dil__solve_exhaustive(dil__job *job, dil_err *err);
+dil_status dil__solve_best_single(dil__job *job, dil_err *err);
+
+/* milp.c: the only_node of a best-single plan, DIL_NO_NODE otherwise. */
+dil_status dil__solve_milp_on(dil__job *job, uint32_t only_node, dil_err *err);
+
+/* Which budget could be widened, and by how much, so that some plan exists: the text of DIL_EINFEASIBLE. */
+dil_status dil__explain_infeasible(const dil_problem *p, double limit_sec, dil_err *err);
+
+#endif

@@ -1,0 +1,116 @@
+/* dil_plan_solve: picks the solver, has its plan checked by the referee, breaks ties towards less damage. */
+#include "plan/problem_impl.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef dil_status solver_fn(dil__job *job, dil_err *err);
+
+static const struct {
+    const char *name;
+    solver_fn *solve;
+} solvers[] = {
+    {"milp", dil__solve_milp},
+    {"exhaustive", dil__solve_exhaustive},
+    {"baseline:best-single", dil__solve_best_single},
+};
+
+const char *const *dil_plan_solvers(void)
+{
+    static const char *const names[] = {"auto", "milp", "exhaustive", "baseline:best-single", NULL};
+    return names;
+}
+
+dil_status dil__solution_new(uint32_t n_layers, dil_solution **out, dil_err *err)
+{
+    dil_arena *a = dil_arena_new(1 << 20);
+    dil_solution *s = a ? dil_arena_push(a, 1, sizeof *s) : NULL;
+    if (s) *s = (dil_solution){.n_layers = n_layers, .arena = a, .node = dil_arena_push(a, n_layers, sizeof(uint32_t)), .level = dil_arena_push(a, n_layers, sizeof(uint32_t))};
+    if (!s || !s->node || !s->level) {
+        dil_arena_free(a);
+        return dil_fail(err, DIL_EMEMORY, "planning: out of memory");
+    }
+    *out = s;
+    return DIL_OK;
+}
+
+void dil_solution_free(dil_solution *s)
+{
+    if (s) dil_arena_free(s->arena);
+}
+
+static double cost_of(const dil_use *u, dil_goal goal)
+{
+    return goal == DIL_GOAL_SEC ? u->sec : u->damage;
+}
+
+/* Layer by layer: another level that costs no more and damages less (or costs less) within the budgets is taken. */
+static void polish(const dil_problem *p, dil_goal goal, dil_solution *s, dil_use *best)
+{
+    for (uint32_t l = 0; l < p->n_layers; l++) {
+        bool tied = p->tied && (l == 0 || l == p->n_layers - 1);
+        if (tied && l != 0) continue;
+        for (uint32_t q = 0; q < p->level_count[l]; q++) {
+            uint32_t was = s->level[l];
+            dil_use u;
+            if (q == was) continue;
+            s->level[l] = q;
+            if (tied) s->level[p->n_layers - 1] = q;
+            bool better = dil_problem_check(p, s->node, s->level, &u, NULL) == DIL_OK &&
+                          (cost_of(&u, goal) < cost_of(best, goal) ||
+                           (goal == DIL_GOAL_SEC && u.sec <= best->sec && u.damage < best->damage));
+            if (better) {
+                *best = u;
+                continue;
+            }
+            s->level[l] = was;
+            if (tied) s->level[p->n_layers - 1] = was;
+        }
+    }
+}
+
+static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution *s, dil_err *err)
+{
+    dil_use u;
+    dil_err why = {0};
+    dil_status ok = dil_problem_check(p, s->node, s->level, &u, &why);
+    if (ok != DIL_OK) return dil_fail(err, DIL_EINTERNAL, "%s: its plan fails the check: %.400s", s->solver, why.text);
+    polish(p, job->goal, s, &u);
+    s->objective = cost_of(&u, job->goal);
+    s->bound = job->bound < s->objective ? job->bound : s->objective;
+    if (!(s->bound > 0)) s->bound = 0; /* costs are not negative */
+    s->gap = s->objective > 0 ? (s->objective - s->bound) / s->objective : 0;
+    s->optimal = s->gap <= job->gap;
+    return DIL_OK;
+}
+
+dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
+{
+    const char *name = o->solver ? o->solver : "auto";
+    if (strcmp(name, "auto") == 0) name = "milp";
+    solver_fn *solve = NULL;
+    for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++) {
+        if (strcmp(solvers[i].name, name) == 0) solve = solvers[i].solve;
+    }
+    if (!solve) return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, milp, exhaustive, baseline:best-single", name);
+    if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
+    dil_status ok = dil_problem_validate(p, err);
+    dil_solution *s = NULL;
+    if (ok == DIL_OK) ok = dil__solution_new(p->n_layers, &s, err);
+    if (ok != DIL_OK) return ok;
+    snprintf(s->solver, sizeof s->solver, "%s", name);
+    dil__job job = {.p = p, .goal = o->goal, .limit_sec = o->limit_sec, .gap = o->gap > 0 ? o->gap : 1e-4, .progress = o->progress,
+                    .node = s->node, .level = s->level, .bound = -INFINITY};
+    if (o->start_node && o->start_level && dil_problem_check(p, o->start_node, o->start_level, NULL, NULL) == DIL_OK) {
+        job.start_node = o->start_node;
+        job.start_level = o->start_level;
+    }
+    int64_t start = dil_now_ns();
+    ok = solve(&job, err);
+    if (ok == DIL_EINFEASIBLE && solve != dil__solve_best_single) ok = dil__explain_infeasible(p, o->limit_sec, err);
+    if (ok == DIL_OK) ok = judge(p, &job, s, err);
+    s->solve_sec = (double)(dil_now_ns() - start) * 1e-9;
+    if (ok == DIL_OK) *out = s;
+    else dil_solution_free(s);
+    return ok;
+}
