@@ -4,11 +4,14 @@
 #include <signal.h>
 #include <string.h>
 
-extern const dil_cli_cmd dil_cli_import, dil_cli_plan;
+extern const dil_cli_cmd dil_cli_import;
+extern const dil_cli_cmd dil_cli_plan;
+extern const dil_cli_cmd dil_cli_serve;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_import,
     &dil_cli_plan,
+    &dil_cli_serve,
     NULL
 };
 

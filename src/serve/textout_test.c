@@ -30,7 +30,7 @@ static void run(const char *text, size_t n, const char *const *stop, const size_
         if (k > n - i) k = n - i;
         size_t before = all->len;
         stopped = dil__textout_push(&t, text + i, k, all);
-        assert_true(well_formed(all->data + before, all->len - before));
+        if (all->len > before) assert_true(well_formed(all->data + before, all->len - before));
         i += k;
     }
     if (!stopped) dil__textout_flush(&t, all);
@@ -56,8 +56,8 @@ static void text_does_not_depend_on_where_tokens_end(void **state)
         dil_buf cut, whole;
         run(text, n, stop, len, 2, &r, &cut);
         run(text, n, stop, len, 2, NULL, &whole);
-        if (cut.len != whole.len || memcmp(cut.data, whole.data, cut.len) != 0) fail_msg("seed %llu", (unsigned long long)seed);
-        if (memmem(cut.data, cut.len, "<end>", 5)) fail_msg("a stop string came out: seed %llu", (unsigned long long)seed);
+        if (cut.len != whole.len || (cut.len && memcmp(cut.data, whole.data, cut.len) != 0)) fail_msg("seed %llu", (unsigned long long)seed);
+        if (cut.len && memmem(cut.data, cut.len, "<end>", 5)) fail_msg("a stop string came out: seed %llu", (unsigned long long)seed);
         dil_buf_fini(&cut);
         dil_buf_fini(&whole);
     }
