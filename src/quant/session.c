@@ -1,0 +1,89 @@
+/* A model that is fed token ids. What two texts have in common at their start is computed once: questions about one paragraph
+ * follow each other in a data set, and the paragraph is most of the prompt. */
+#include "quant/session.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_BATCH = 512 };
+
+dil_status dil__session_open(dil__session *s, const char *path, dil_err *err)
+{
+    dil_status st = dil_gguf_open(path, &s->gguf, err);
+    if (st == DIL_OK) st = dil_arch_read(s->gguf, &s->arch, err);
+    if (st == DIL_OK) st = dil_tokenizer_new(s->gguf, &s->tok, err);
+    if (st != DIL_OK) {
+        dil__session_close(s);
+        return st;
+    }
+    s->weights = dil_gguf_weights(s->gguf);
+    return DIL_OK;
+}
+
+dil_status dil__session_start(dil__session *s, const char *device, int n_threads, uint32_t n_ctx, const dil_progress *progress,
+                              dil_err *err)
+{
+    s->n_ctx = n_ctx;
+    s->max_batch = n_ctx < MAX_BATCH ? n_ctx : MAX_BATCH;
+    s->n_cached = 0;
+    s->cached = calloc(n_ctx, sizeof *s->cached);
+    s->pos = calloc(s->max_batch, sizeof *s->pos);
+    s->want = calloc(s->max_batch, 1);
+    s->spare = calloc(s->arch.n_vocab, sizeof *s->spare);
+    if (!s->cached || !s->pos || !s->want || !s->spare)
+        return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %u tokens of context", dil_gguf_path(s->gguf), n_ctx);
+    dil_stage_opts o = {.device = device, .n_threads = n_threads, .last_layer = s->arch.n_blocks + 1, .n_ctx = n_ctx, .n_seq = 1,
+                        .max_batch = s->max_batch, .kv_type = DIL_TYPE_F16};
+    return dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
+}
+
+void dil__session_close(dil__session *s)
+{
+    dil_stage_close(s->stage);
+    dil_tokenizer_free(s->tok);
+    dil_gguf_close(s->gguf);
+    free(s->cached);
+    free(s->pos);
+    free(s->want);
+    free(s->spare);
+    memset(s, 0, sizeof *s);
+}
+
+uint32_t dil__session_keep(dil__session *s, const int32_t *ids, uint32_t n)
+{
+    uint32_t k = 0;
+    while (k < n && k < s->n_cached && ids[k] == s->cached[k]) k++;
+    if (k < s->n_cached) dil_stage_seq_trim(s->stage, 0, k);
+    s->n_cached = k;
+    return k;
+}
+
+static dil_status feed_batch(dil__session *s, const int32_t *ids, uint32_t n, uint32_t n_want, float *out, dil_err *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        s->pos[i] = (int32_t)(s->n_cached + i);
+        s->want[i] = i + n_want >= n;
+    }
+    if (n_want == 0) s->want[n - 1] = 1; /* a head without rows would be another graph */
+    dil_batch b = {.n_tokens = n, .token = ids, .pos = s->pos, .want = s->want};
+    dil_status st = dil_stage_eval(s->stage, &b, NULL, n_want ? out : s->spare, err);
+    if (st != DIL_OK) return st;
+    memcpy(s->cached + s->n_cached, ids, n * sizeof *ids);
+    s->n_cached += n;
+    return DIL_OK;
+}
+
+dil_status dil__session_feed(dil__session *s, const int32_t *ids, uint32_t n, uint32_t n_want, float *out, dil_err *err)
+{
+    if (n > s->n_ctx - s->n_cached)
+        return dil_fail(err, DIL_ELIMIT, "%s: %u tokens after %u do not fit a context of %u", dil_gguf_path(s->gguf), n, s->n_cached,
+                        s->n_ctx);
+    while (n > s->max_batch) {
+        uint32_t take = n - n_want < s->max_batch ? n - n_want : s->max_batch;
+        dil_status st = feed_batch(s, ids, take, 0, NULL, err);
+        if (st != DIL_OK) return st;
+        ids += take;
+        n -= take;
+    }
+    return n > 0 ? feed_batch(s, ids, n, n_want, out, err) : DIL_OK;
+}

@@ -1,0 +1,37 @@
+/* quant/session.h - one model file, its tokenizer and one stage with every layer, fed with token ids.
+ *
+ *   dil__session s = {0};  dil__session_open(&s, "m.gguf", err);  dil__session_start(&s, &opts, 512, progress, err);
+ *   kept = dil__session_keep(&s, ids, n);  dil__session_feed(&s, ids + kept, n - kept, n_want, logits, err);
+ *   dil__session_close(&s); */
+#ifndef DIL_QUANT_SESSION_H
+#define DIL_QUANT_SESSION_H
+
+#include <dilemma/engine.h>
+#include <dilemma/tokenizer.h>
+
+typedef struct dil__session {
+    dil_gguf *gguf;
+    dil_arch arch;
+    dil_weights weights;
+    dil_tokenizer *tok;
+    dil_stage *stage;
+    uint32_t n_ctx, max_batch;
+    int32_t *cached;   /* [n_ctx] what the KV cache holds */
+    uint32_t n_cached;
+    int32_t *pos;      /* [max_batch] scratch */
+    uint8_t *want;     /* [max_batch] scratch */
+    float *spare;      /* [n_vocab] logits that nobody asked for */
+} dil__session;
+
+dil_status dil__session_open(dil__session *s, const char *path, dil_err *err); /* s zeroed */
+dil_status dil__session_start(dil__session *s, const char *device, int n_threads, uint32_t n_ctx, const dil_progress *progress,
+                              dil_err *err);
+void dil__session_close(dil__session *s); /* fine on a zeroed one */
+
+/* Keeps the part of the cache that is a prefix of ids [n], forgets the rest; returns its length. */
+uint32_t dil__session_keep(dil__session *s, const int32_t *ids, uint32_t n);
+
+/* Appends n tokens; logits [n_want][n_vocab] are those of the last n_want <= min(n, max_batch) tokens; out NULL when n_want is 0. */
+dil_status dil__session_feed(dil__session *s, const int32_t *ids, uint32_t n, uint32_t n_want, float *out, dil_err *err);
+
+#endif
