@@ -1,0 +1,57 @@
+/* dilemma quantize: a model file at the types of a plan, or at one type. */
+#include "cli/cli.h"
+
+#include <dilemma/quantize.h>
+
+#include <inttypes.h>
+#include <string.h>
+
+static void print_report(const char *out, const dil_quantize_report *r)
+{
+    char size[32];
+    printf("%s: %s, %.3f bits a weight, %.2f %% of fp32; %u tensors changed", out, dil_format_bytes(r->bytes, size), r->bits_per_weight,
+           100 * r->ratio_to_fp32, r->n_changed);
+    if (r->n_fallback) printf(", %u of them at another type than asked for", r->n_fallback);
+    if (r->imatrix_tokens) printf("; importance from %" PRIu64 " tokens", r->imatrix_tokens);
+    putchar('\n');
+}
+
+static int run(int argc, char **argv)
+{
+    dil_quantize_opts o = {0};
+    const char *type = NULL, *out = NULL, *format = "auto", *method = "rtn";
+    int64_t threads = 0, tokens = 16384;
+    const dil_cli_opt opts[] = {
+        {.name = "--plan", .kind = DIL_CLI_STR, .out = &o.plan, .arg = "F", .help = "the types that `dilemma plan` chose"},
+        {.name = "--type", .kind = DIL_CLI_STR, .out = &type, .arg = "T", .help = "one type for every linear tensor, embedding and head too"},
+        {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &out, .arg = "FILE", .help = "the new model (required)"},
+        {.name = "--method", .kind = DIL_CLI_STR, .out = &method, .arg = "M", .help = "rtn: round to nearest, weighted by importance"},
+        {.name = "--imatrix", .kind = DIL_CLI_STR, .out = &o.imatrix, .arg = "F", .help = "importance matrix (GGUF) of `dilemma profile` or llama-imatrix"},
+        {.name = "--imatrix-data", .kind = DIL_CLI_STR, .out = &o.imatrix_data, .arg = "FILE", .help = "gather the importance matrix on this text"},
+        {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
+        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384)", .min = 512, .max = 1e8},
+        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
+        DIL_CLI_END};
+    dil_cli_list pos = {.n = 0};
+    int status = dil_cli_parse(argc, argv, "MODEL.gguf --plan F | --type T -o student.gguf",
+                               "Writes a model at other types; standard GGUF, whole or not at all.\n\n"
+                               "  dilemma quantize model.gguf --plan plan.json --imatrix profile.json.imatrix.gguf -o student.gguf",
+                               opts, &pos, 1, 1);
+    if (status >= 0) return status;
+    if (!out) return dil_cli_usage("quantize: -o FILE is missing");
+    if (!o.plan == !type) return dil_cli_usage("quantize: give one of --plan F and --type T");
+    if (type && !dil_type_from_name(type, &o.type)) return dil_cli_usage("quantize: '%s' is no type (Q4_0, IQ4_NL, MXFP4, Q8_0, ...)", type);
+    if (!dil_quantize_method_from_name(method, &o.method)) return dil_cli_usage("quantize: '%s' is no method (rtn)", method);
+    if (!dil_data_format_from_name(format, &o.imatrix_format)) return dil_cli_usage("quantize: --format is squad, text, jsonl or auto, not '%s'", format);
+    if (strcmp(out, pos.item[0]) == 0) return dil_cli_usage("quantize: -o names the model that is read");
+    o.n_threads = (int)threads;
+    o.imatrix_tokens = (uint32_t)tokens;
+    dil_err err;
+    dil_quantize_report r;
+    if (dil_quantize(pos.item[0], &o, out, dil_cli_progress(), &r, &err) != DIL_OK) return dil_cli_fail("quantize", &err);
+    dil_cli_progress_done();
+    if (!dil_cli_quiet) print_report(out, &r);
+    return 0;
+}
+
+const dil_cli_cmd dil_cli_quantize = {"quantize", "write a model at the types of a plan, or at one type", run};

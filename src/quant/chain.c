@@ -1,0 +1,232 @@
+/* The cost of a model's damage figures is forward passes. Keeping the hidden states between layers halves those that go to the end
+ * of the model, and makes a layer's local error cost one layer. Keeping all of it on disk was not needed: 576 floats a token and
+ * layer. */
+#include "quant/chain.h"
+
+#include "quant/logits.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOGITS_BYTES_MAX ((uint64_t)2 << 30)
+
+struct dil__chain {
+    const dil_arch *arch;
+    dil__chain_opts o;
+    const int32_t *ids;
+    uint32_t n_layers;
+    dil_stage **stage;  /* [n_layers] */
+    float **hidden;     /* [n_layers - 1][tokens][n_embd]: behind each layer */
+    float *logits;      /* [tokens][n_vocab] of the reference */
+    float *work[2];     /* [n_ctx][n_embd] */
+    float *rows;        /* [n_ctx][n_vocab] */
+    int32_t *pos;       /* [n_ctx] */
+    uint8_t *want;      /* [n_ctx] all 1 */
+    dil__score *score;  /* [n_ctx] */
+    double loss;
+};
+
+void dil__chain_free(dil__chain *c)
+{
+    if (!c) return;
+    for (uint32_t l = 0; l < c->n_layers; l++) {
+        if (c->stage) dil_stage_close(c->stage[l]);
+        if (c->hidden && l + 1 < c->n_layers) free(c->hidden[l]);
+    }
+    free(c->stage);
+    free(c->hidden);
+    free(c->logits);
+    free(c->work[0]);
+    free(c->work[1]);
+    free(c->rows);
+    free(c->pos);
+    free(c->want);
+    free(c->score);
+    free(c);
+}
+
+static uint64_t all_tokens(const dil__chain *c)
+{
+    return (uint64_t)c->o.n_ctx * c->o.n_chunks;
+}
+
+uint64_t dil__chain_tokens(const dil__chain *c)
+{
+    return (uint64_t)(c->o.n_ctx - 1 - DIL__CHAIN_SKIP) * c->o.n_chunks;
+}
+
+double dil__chain_loss(const dil__chain *c)
+{
+    return c->loss;
+}
+
+dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
+{
+    dil_stage_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .first_layer = layer, .last_layer = layer,
+                        .n_ctx = c->o.n_ctx, .n_seq = 1, .max_batch = c->o.n_ctx, .kv_type = DIL_TYPE_F16};
+    return dil_stage_open(c->arch, weights, &o, NULL, out, err);
+}
+
+/* One chunk through one layer, from an empty cache. */
+static dil_status step(dil__chain *c, dil_stage *s, uint32_t chunk, const float *in, float *out, dil_err *err)
+{
+    dil_batch b = {.n_tokens = c->o.n_ctx, .token = c->ids + (size_t)chunk * c->o.n_ctx, .pos = c->pos, .want = c->want};
+    dil_stage_seq_trim(s, 0, 0);
+    return dil_stage_eval(s, &b, in, out, err);
+}
+
+static float *hidden_of(const dil__chain *c, uint32_t layer, uint32_t chunk)
+{
+    return c->hidden[layer] + (size_t)chunk * c->o.n_ctx * c->arch->n_embd;
+}
+
+static float *logits_of(const dil__chain *c, uint32_t chunk)
+{
+    return c->logits + (size_t)chunk * c->o.n_ctx * c->arch->n_vocab;
+}
+
+static dil_status allocate(dil__chain *c, dil_err *err)
+{
+    size_t hidden = all_tokens(c) * c->arch->n_embd, n_ctx = c->o.n_ctx, n_vocab = c->arch->n_vocab;
+    if (all_tokens(c) * n_vocab * sizeof(float) > LOGITS_BYTES_MAX)
+        return dil_fail(err, DIL_ELIMIT, "%llu tokens of %zu logits exceed 2 GiB: measure on fewer tokens",
+                        (unsigned long long)all_tokens(c), n_vocab);
+    c->stage = calloc(c->n_layers, sizeof(dil_stage *));
+    c->hidden = calloc(c->n_layers, sizeof(float *));
+    c->logits = malloc(all_tokens(c) * n_vocab * sizeof(float));
+    c->work[0] = malloc(n_ctx * c->arch->n_embd * sizeof(float));
+    c->work[1] = malloc(n_ctx * c->arch->n_embd * sizeof(float));
+    c->rows = malloc(n_ctx * n_vocab * sizeof(float));
+    c->pos = malloc(n_ctx * sizeof(int32_t));
+    c->want = malloc(n_ctx);
+    c->score = calloc(n_ctx, sizeof *c->score);
+    bool ok = c->stage && c->hidden && c->logits && c->work[0] && c->work[1] && c->rows && c->pos && c->want && c->score;
+    for (uint32_t l = 0; ok && l + 1 < c->n_layers; l++) ok = (c->hidden[l] = malloc(hidden * sizeof(float))) != NULL;
+    if (!ok) return dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %llu tokens", (unsigned long long)all_tokens(c));
+    for (uint32_t i = 0; i < n_ctx; i++) c->pos[i] = (int32_t)i, c->want[i] = 1;
+    return DIL_OK;
+}
+
+static dil_status score_chunk(dil__chain *c, uint32_t chunk, const float *changed, double *nll, double *kl, double *kl2, dil_err *err)
+{
+    uint32_t n = c->o.n_ctx - 1 - DIL__CHAIN_SKIP;
+    size_t skip = (size_t)DIL__CHAIN_SKIP * c->arch->n_vocab;
+    const int32_t *target = c->ids + (size_t)chunk * c->o.n_ctx + DIL__CHAIN_SKIP + 1;
+    const float *reference = logits_of(c, chunk) + skip;
+    int threads = c->o.n_threads ? c->o.n_threads : dil_cpu_count();
+    dil__logits_score(changed + skip, changed == logits_of(c, chunk) ? NULL : reference, target, n, c->arch->n_vocab, threads, c->score);
+    for (uint32_t i = 0; i < n; i++) {
+        const dil__score *s = &c->score[i];
+        if (!isfinite(s->nll) || (kl && !isfinite(s->kl)))
+            return dil_fail(err, DIL_EDATA, "the logits at token %u of chunk %u are not finite (NaN weights?)", i + DIL__CHAIN_SKIP, chunk);
+        *nll += s->nll;
+        if (kl) *kl += s->kl, *kl2 += s->kl * s->kl;
+    }
+    return DIL_OK;
+}
+
+static dil_status run_reference(dil__chain *c, const dil_progress *progress, dil_err *err)
+{
+    dil_status st = DIL_OK;
+    double nll = 0;
+    for (uint32_t k = 0; k < c->o.n_chunks && st == DIL_OK; k++) {
+        for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) {
+            bool head = l + 1 == c->n_layers;
+            st = step(c, c->stage[l], k, l ? hidden_of(c, l - 1, k) : NULL, head ? logits_of(c, k) : hidden_of(c, l, k), err);
+            if (!dil_progress_step(progress, "reference", k * c->n_layers + l + 1, (double)c->o.n_chunks * c->n_layers))
+                return dil_fail(err, DIL_ECANCELED, "canceled while running the reference");
+        }
+        if (st == DIL_OK) st = score_chunk(c, k, logits_of(c, k), &nll, NULL, NULL, err);
+    }
+    c->loss = nll / (double)dil__chain_tokens(c);
+    return st;
+}
+
+dil_status dil__chain_open(const dil_arch *arch, const dil_weights *weights, const dil__chain_opts *opts, const int32_t *ids,
+                           const dil_progress *progress, dil__chain **out, dil_err *err)
+{
+    dil__chain *c = calloc(1, sizeof *c);
+    if (!c) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    c->arch = arch;
+    c->o = *opts;
+    c->ids = ids;
+    c->n_layers = dil_arch_n_layers(arch);
+    dil_status st = allocate(c, err);
+    for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) st = dil__chain_stage(c, l, weights, &c->stage[l], err);
+    if (st == DIL_OK) st = run_reference(c, progress, err);
+    if (st != DIL_OK) {
+        dil__chain_free(c);
+        return st;
+    }
+    *out = c;
+    return DIL_OK;
+}
+
+/* Relative to each token's own size: a few tokens have hidden states a thousand times larger, and the norms behind undo that. */
+static double relative_error(const float *a, const float *b, uint32_t from, uint32_t n, size_t width)
+{
+    double sum = 0;
+    for (uint32_t i = from; i < n; i++) {
+        double e = 0, w = 0;
+        for (size_t j = i * width; j < (i + 1) * width; j++) {
+            double d = (double)a[j] - (double)b[j];
+            e += d * d;
+            w += (double)a[j] * (double)a[j];
+        }
+        sum += w > 0 ? e / w : 0;
+    }
+    return sum;
+}
+
+dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil_stage *s, double *out, dil_err *err)
+{
+    double sum = 0;
+    for (uint32_t k = 0; k < c->o.n_chunks; k++) {
+        dil_status st = step(c, s, k, layer ? hidden_of(c, layer - 1, k) : NULL, c->work[0], err);
+        if (st != DIL_OK) return st;
+        sum += relative_error(hidden_of(c, layer, k), c->work[0], DIL__CHAIN_SKIP, c->o.n_ctx - 1, c->arch->n_embd);
+    }
+    *out = sum / (double)dil__chain_tokens(c);
+    if (!isfinite(*out)) return dil_fail(err, DIL_EDATA, "layer %u: its output is not finite (NaN weights?)", layer);
+    return DIL_OK;
+}
+
+/* One chunk through the model from layer `from` on, then its score. */
+static dil_status run_changed(dil__chain *c, dil_stage *const *stages, uint32_t from, uint32_t chunk, double sums[3], dil_err *err)
+{
+    const float *in = from ? hidden_of(c, from - 1, chunk) : NULL;
+    for (uint32_t l = from; l < c->n_layers; l++) {
+        bool head = l + 1 == c->n_layers;
+        float *out = head ? c->rows : c->work[l & 1];
+        dil_status st = step(c, stages[l] ? stages[l] : c->stage[l], chunk, in, out, err);
+        if (st != DIL_OK) return st;
+        in = out;
+    }
+    return score_chunk(c, chunk, c->rows, &sums[0], &sums[1], &sums[2], err);
+}
+
+dil_status dil__chain_effect_all(dil__chain *c, dil_stage *const *stages, dil__effect *out, dil_err *err)
+{
+    uint32_t from = 0;
+    while (from + 1 < c->n_layers && !stages[from]) from++;
+    double sums[3] = {0}, n = (double)dil__chain_tokens(c);
+    for (uint32_t k = 0; k < c->o.n_chunks; k++) {
+        dil_status st = run_changed(c, stages, from, k, sums, err);
+        if (st != DIL_OK) return st;
+    }
+    double var = sums[2] / n - (sums[1] / n) * (sums[1] / n);
+    *out = (dil__effect){.kl = sums[1] / n, .kl_stderr = sqrt((var > 0 ? var : 0) / (n - 1)), .loss = sums[0] / n};
+    return DIL_OK;
+}
+
+dil_status dil__chain_effect(dil__chain *c, uint32_t a, dil_stage *sa, uint32_t b, dil_stage *sb, dil__effect *out, dil_err *err)
+{
+    dil_stage **stages = calloc(c->n_layers, sizeof *stages);
+    if (!stages) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    stages[b] = sb;
+    stages[a] = sa;
+    dil_status st = dil__chain_effect_all(c, stages, out, err);
+    free(stages);
+    return st;
+}

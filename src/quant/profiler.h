@@ -1,0 +1,63 @@
+/* quant/profiler.h - what the parts of profiling share: damage (profile_damage.c), seconds (profile_time.c), the file (profile_write.c). */
+#ifndef DIL_QUANT_PROFILER_H
+#define DIL_QUANT_PROFILER_H
+
+#include "quant/calib.h"
+#include "quant/chain.h"
+#include "quant/journal.h"
+#include "quant/levels.h"
+#include "quant/variant.h"
+
+#include <dilemma/profile.h>
+#include <dilemma/profiler.h>
+
+/* Layers of one kind have the same shapes and levels. */
+enum { DIL__EMBEDDING, DIL__BLOCK, DIL__HEAD, DIL__KINDS };
+
+typedef struct dil__kind {
+    uint32_t layer;                          /* the first layer of this kind */
+    dil_layer_tensor tensor[DIL_LAYER_TENSORS_MAX];
+    size_t n_tensors;
+    size_t role[DIL__LEVEL_ROLES], n_roles;  /* indices of the linear tensors */
+    dil__level level[DIL__LEVELS_MAX];       /* type[r] is for role[r] */
+    size_t n_levels;
+    double *decode_sec, *prefill_sec;        /* [n_levels][n_nodes] */
+    double *decode_sec_per_cached;           /* [n_nodes] */
+} dil__kind;
+
+typedef struct dil__profiler {
+    const dil_profiler_opts *o;
+    const dil_progress *progress;
+    dil_gguf *g;
+    dil_arch arch;
+    dil_weights weights;
+    dil_tokenizer *tok;
+    uint32_t n_layers;
+    dil_hash hash;
+    dil_ids ids;             /* n_chunks * n_ctx, damage is measured on them */
+    dil__imatrix *imatrix;
+    char *imatrix_path;
+    dil__journal *journal;
+    dil__chain *chain;
+    dil__kind kind[DIL__KINDS];
+    double *kl, *weight;     /* [n_layers][DIL__LEVELS_MAX] */
+    double check[4][3];      /* predicted, measured, loss increase of whole models at one level */
+    char check_level[4][32];
+    uint32_t n_checks;
+    uint32_t n_measured, n_interpolated;
+    double kl_to_loss;
+} dil__profiler;
+
+dil__kind *dil__profiler_kind(dil__profiler *p, uint32_t layer);
+int dil__profiler_threads(const dil__profiler *p);
+/* The tensor at a type, in v; nothing where it has that type. */
+dil_status dil__profiler_recode(dil__profiler *p, const char *tensor, dil_type type, dil__variant *v, dil_err *err);
+/* All linear tensors of a layer at a level, in v. */
+dil_status dil__profiler_level(dil__profiler *p, uint32_t layer, size_t level, dil__variant *v, dil_err *err);
+
+dil_status dil__profiler_design(dil__profiler *p, dil_err *err);  /* levels of every kind */
+dil_status dil__profiler_damage(dil__profiler *p, dil_err *err);  /* kl, weight, checks */
+dil_status dil__profiler_time(dil__profiler *p, dil_err *err);    /* seconds of every kind */
+dil_status dil__profiler_write(dil__profiler *p, dil_err *err);
+
+#endif

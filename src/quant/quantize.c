@@ -1,0 +1,244 @@
+/* From a model file and a choice of types to a new model file. Types are settled for all tensors before a byte is written, so that
+ * what does not fit is said at once; then the tensors pass through one by one. */
+#include "quant/calib.h"
+#include "quant/recode.h"
+
+#include <dilemma/plan.h>
+#include <dilemma/quantize.h>
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct job {
+    const dil_quantize_opts *opts;
+    const dil_progress *progress;
+    dil_gguf *g;
+    dil_arch arch;
+    dil_type *type;        /* [n_tensors] in the file's order; -1: not said yet */
+    dil__imatrix *imatrix; /* NULL: none */
+    dil_quantize_report report;
+} job;
+
+bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out)
+{
+    if (strcmp(name, "rtn") != 0) return false;
+    *out = DIL_QUANTIZE_RTN;
+    return true;
+}
+
+/* --- which type each tensor gets ------------------------------------------------------------------------------------- */
+
+static size_t index_of(const job *j, const char *name)
+{
+    const dil_tensor *t = dil_gguf_find(j->g, name);
+    return t ? (size_t)(t - dil_gguf_tensor_at(j->g, 0)) : SIZE_MAX;
+}
+
+static dil_status set_type(job *j, const dil_layer_tensor *lt, dil_type asked, dil_err *err)
+{
+    size_t i = index_of(j, lt->name);
+    if (i == SIZE_MAX) return dil_fail(err, DIL_ENOTFOUND, "%s: no tensor %s", dil_gguf_path(j->g), lt->name);
+    if (!dil__recode_allowed(asked))
+        return dil_fail(err, DIL_EUNSUPPORTED, "%s: type %s cannot be written", lt->name, dil_type_get(asked) ? dil_type_get(asked)->name : "?");
+    dil_type t = dil__recode_fit(asked, lt->ne[0]);
+    if (j->type[i] >= 0) {
+        if (j->type[i] == t) return DIL_OK;
+        return dil_fail(err, DIL_EFORMAT, "%s is both embedding and head, and the plan says %s and %s", lt->name,
+                        dil_type_get(j->type[i])->name, dil_type_get(t)->name);
+    }
+    if (t != asked) {
+        dil_log(DIL_LOG_WARN, "quantize", "%s: rows of %" PRIu64 " do not take %s (blocks of %u): %s instead", lt->name, lt->ne[0],
+                dil_type_get(asked)->name, dil_type_get(asked)->block_elems, dil_type_get(t)->name);
+        j->report.n_fallback++;
+    }
+    j->type[i] = t;
+    return DIL_OK;
+}
+
+static const char *planned(const dil_plan_layer *l, const char *role)
+{
+    for (uint32_t i = 0; i < l->n_types; i++)
+        if (strcmp(l->types[i].role, role) == 0) return l->types[i].type;
+    return NULL;
+}
+
+static dil_status choose_layer(job *j, uint32_t layer, const dil_plan *plan, dil_err *err)
+{
+    dil_layer_tensor lt[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(&j->arch, layer, lt);
+    for (size_t i = 0; i < n; i++) {
+        if (!lt[i].linear) continue;
+        dil_type t = j->opts->type;
+        if (plan) {
+            const char *name = planned(&plan->layers[layer], lt[i].role);
+            if (!name) return dil_fail(err, DIL_EFORMAT, "%s: layer %u has no type for %s", j->opts->plan, layer, lt[i].role);
+            if (!dil_type_from_name(name, &t)) return dil_fail(err, DIL_EFORMAT, "%s: layer %u: %s is no type", j->opts->plan, layer, name);
+        }
+        dil_status st = set_type(j, &lt[i], t, err);
+        if (st != DIL_OK) return st;
+    }
+    return DIL_OK;
+}
+
+static dil_status check_plan(const job *j, const dil_plan *plan, dil_err *err)
+{
+    if (plan->n_layers != dil_arch_n_layers(&j->arch))
+        return dil_fail(err, DIL_EFORMAT, "%s is for a model of %u layers, %s has %u", j->opts->plan, plan->n_layers, dil_gguf_path(j->g),
+                        dil_arch_n_layers(&j->arch));
+    dil_hash want;
+    if (!plan->model_hash[0] || !dil_hash_from_hex(plan->model_hash, &want)) return DIL_OK;
+    dil_map map;
+    dil_status st = dil_map_open(dil_gguf_path(j->g), &map, err);
+    if (st != DIL_OK) return st;
+    dil_hash got = dil_hash_of(map.data, map.len);
+    dil_map_close(&map);
+    if (memcmp(&got, &want, sizeof got) == 0) return DIL_OK;
+    return dil_fail(err, DIL_EFORMAT, "%s was made for another file than %s (%s; the hashes differ): profile and plan this one", j->opts->plan,
+                    dil_gguf_path(j->g), plan->model_path);
+}
+
+static dil_status choose_types(job *j, dil_err *err)
+{
+    size_t n = dil_gguf_n_tensors(j->g);
+    j->type = malloc(n * sizeof *j->type);
+    if (!j->type) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    for (size_t i = 0; i < n; i++) j->type[i] = -1;
+    dil_plan *plan = NULL;
+    dil_status st = j->opts->plan ? dil_plan_read(j->opts->plan, &plan, err) : DIL_OK;
+    if (st == DIL_OK && plan) st = check_plan(j, plan, err);
+    for (uint32_t l = 0; l < dil_arch_n_layers(&j->arch) && st == DIL_OK; l++) st = choose_layer(j, l, plan, err);
+    dil_plan_free(plan);
+    if (st != DIL_OK) return st;
+    for (size_t i = 0; i < n; i++) {
+        const dil_tensor *t = dil_gguf_tensor_at(j->g, i);
+        if (j->type[i] < 0) j->type[i] = dil__recode_other(t);
+        if (j->type[i] == t->type) continue;
+        j->report.n_changed++;
+        j->report.n_requantized += dil_type_get(t->type)->is_quantized;
+    }
+    if (j->report.n_requantized > 0)
+        dil_log(DIL_LOG_WARN, "quantize", "%s is quantized already: %u of %u changed tensors start from quantized weights; the reference of all "
+                "figures is the file as given", dil_gguf_path(j->g), j->report.n_requantized, j->report.n_changed);
+    return DIL_OK;
+}
+
+/* --- importance ------------------------------------------------------------------------------------------------------- */
+
+static bool needs_imatrix(const job *j)
+{
+    for (size_t i = 0; i < dil_gguf_n_tensors(j->g); i++)
+        if (j->type[i] != dil_gguf_tensor_at(j->g, i)->type && dil_type_get(j->type[i])->needs_imatrix) return true;
+    return false;
+}
+
+static dil_status get_imatrix(job *j, dil_err *err)
+{
+    const dil_quantize_opts *o = j->opts;
+    if (o->imatrix) return dil__imatrix_load(o->imatrix, &j->imatrix, err);
+    if (!o->imatrix_data) {
+        if (!needs_imatrix(j)) return DIL_OK;
+        dil_log(DIL_LOG_INFO, "quantize", "a type here needs an importance matrix: gathering one on the embedded text (--imatrix-data takes yours)");
+    }
+    dil_tokenizer *tok;
+    dil_status st = dil_tokenizer_new(j->g, &tok, err);
+    if (st != DIL_OK) return st;
+    dil_ids ids;
+    st = dil__calib_tokens(tok, o->imatrix_data, o->imatrix_format, 512, o->imatrix_tokens ? o->imatrix_tokens : 16384, &ids, err);
+    dil_tokenizer_free(tok);
+    if (st != DIL_OK) return st;
+    st = dil__imatrix_gather(dil_gguf_path(j->g), &ids, 512, o->device, o->n_threads, j->progress, &j->imatrix, err);
+    dil_ids_fini(&ids);
+    return st;
+}
+
+/* --- writing ---------------------------------------------------------------------------------------------------------- */
+
+/* The number that llama.cpp's general.file_type knows for the type that most weights have. */
+static uint32_t file_type(const job *j)
+{
+    static const struct { dil_type t; uint32_t file; } known[] = {
+        {DIL_TYPE_F32, 0}, {DIL_TYPE_F16, 1}, {DIL_TYPE_Q4_0, 2}, {DIL_TYPE_Q4_1, 3}, {DIL_TYPE_Q8_0, 7}, {DIL_TYPE_Q5_0, 8},
+        {DIL_TYPE_Q5_1, 9}, {DIL_TYPE_Q2_K, 10}, {DIL_TYPE_Q3_K, 12}, {DIL_TYPE_Q4_K, 15}, {DIL_TYPE_Q5_K, 17}, {DIL_TYPE_Q6_K, 18},
+        {DIL_TYPE_IQ2_XXS, 19}, {DIL_TYPE_IQ2_XS, 20}, {DIL_TYPE_IQ3_XXS, 23}, {DIL_TYPE_IQ4_NL, 25}, {DIL_TYPE_IQ3_S, 26},
+        {DIL_TYPE_IQ2_S, 28}, {DIL_TYPE_IQ4_XS, 30}, {DIL_TYPE_BF16, 32}, {DIL_TYPE_MXFP4, 38}, {DIL_TYPE_Q2_0, 41}};
+    uint64_t elems[DIL_TYPE_LIMIT] = {0}, most = 0;
+    uint32_t file = 0;
+    for (size_t i = 0; i < dil_gguf_n_tensors(j->g); i++) elems[j->type[i]] += dil_tensor_elems(dil_gguf_tensor_at(j->g, i));
+    for (size_t k = 0; k < sizeof known / sizeof known[0]; k++)
+        if (elems[known[k].t] > most) most = elems[known[k].t], file = known[k].file;
+    return file;
+}
+
+static dil_status describe(job *j, dil_gguf_writer *w, dil_err *err)
+{
+    dil_status st = DIL_OK;
+    for (size_t i = 0; i < dil_gguf_n_kv(j->g) && st == DIL_OK; i++) st = dil_gguf_put_kv(w, dil_gguf_kv_at(j->g, i), err);
+    if (st == DIL_OK) st = dil_gguf_put_u32(w, "general.file_type", file_type(j), err);
+    if (st == DIL_OK) st = dil_gguf_put_u32(w, "general.quantization_version", 2, err);
+    for (size_t i = 0; i < dil_gguf_n_tensors(j->g) && st == DIL_OK; i++) {
+        dil_tensor t = *dil_gguf_tensor_at(j->g, i);
+        t.type = j->type[i];
+        st = dil_gguf_put_tensor(w, &t, err);
+    }
+    return st;
+}
+
+static dil_status write_tensor(job *j, dil_gguf_writer *w, size_t i, dil_err *err)
+{
+    const dil_tensor *t = dil_gguf_tensor_at(j->g, i);
+    int threads = j->opts->n_threads ? j->opts->n_threads : dil_cpu_count();
+    const float *importance = dil__imatrix_row(j->imatrix, t->name, t->ne[0]);
+    if (j->type[i] != t->type && dil_type_get(j->type[i])->needs_imatrix && !importance)
+        return dil_fail(err, DIL_EDATA, "%s: the importance matrix does not have it (made from another model?), and %s needs it", t->name,
+                        dil_type_get(j->type[i])->name);
+    void *data;
+    uint64_t bytes;
+    dil_status st = dil__recode_tensor(t, j->type[i], importance, threads, &data, &bytes, err);
+    if (st != DIL_OK) return st;
+    st = dil_gguf_write_data(w, data, bytes, err);
+    free(data);
+    j->report.bytes += bytes;
+    j->report.n_params += dil_tensor_elems(t);
+    return st;
+}
+
+static dil_status write_file(job *j, const char *out, dil_err *err)
+{
+    dil_gguf_writer *w;
+    dil_status st = dil_gguf_writer_new(&w, err);
+    if (st != DIL_OK) return st;
+    st = describe(j, w, err);
+    if (st == DIL_OK) st = dil_gguf_begin(w, out, err);
+    double total = (double)dil_arch_n_params(&j->arch);
+    for (size_t i = 0; i < dil_gguf_n_tensors(j->g) && st == DIL_OK; i++) {
+        if (!dil_progress_step(j->progress, "quantizing", (double)j->report.n_params, total))
+            st = dil_fail(err, DIL_ECANCELED, "canceled; nothing was written to %s", out);
+        else st = write_tensor(j, w, i, err);
+    }
+    if (st == DIL_OK) st = dil_gguf_commit(w, err);
+    dil_gguf_writer_free(w);
+    if (st == DIL_OK) dil_progress_step(j->progress, "quantizing", total, total);
+    return st;
+}
+
+dil_status dil_quantize(const char *model, const dil_quantize_opts *opts, const char *out, const dil_progress *progress,
+                        dil_quantize_report *report, dil_err *err)
+{
+    job j = {.opts = opts, .progress = progress};
+    dil_status st = dil_gguf_open(model, &j.g, err);
+    if (st == DIL_OK) st = dil_arch_read(j.g, &j.arch, err);
+    if (st == DIL_OK) st = choose_types(&j, err);
+    if (st == DIL_OK) st = get_imatrix(&j, err);
+    if (st == DIL_OK) st = write_file(&j, out, err);
+    if (st == DIL_OK) {
+        j.report.ratio_to_fp32 = (double)j.report.bytes / (4 * (double)j.report.n_params);
+        j.report.bits_per_weight = 32 * j.report.ratio_to_fp32;
+        j.report.imatrix_tokens = j.imatrix ? dil__imatrix_tokens(j.imatrix) : 0;
+        *report = j.report;
+    }
+    dil__imatrix_free(j.imatrix);
+    free(j.type);
+    dil_gguf_close(j.g);
+    return st;
+}
