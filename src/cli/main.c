@@ -7,11 +7,17 @@
 extern const dil_cli_cmd dil_cli_import;
 extern const dil_cli_cmd dil_cli_plan;
 extern const dil_cli_cmd dil_cli_serve;
+extern const dil_cli_cmd dil_cli_profile;
+extern const dil_cli_cmd dil_cli_quantize;
+extern const dil_cli_cmd dil_cli_eval;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_import,
     &dil_cli_plan,
     &dil_cli_serve,
+    &dil_cli_profile,
+    &dil_cli_quantize,
+    &dil_cli_eval,
     NULL
 };
 

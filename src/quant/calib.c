@@ -194,6 +194,7 @@ dil_status dil__imatrix_gather(const char *model, const dil_ids *ids, uint32_t n
     if (!m) return dil_fail(err, DIL_EMEMORY, "out of memory");
     m->n_ctx = n_ctx;
     dil_status st = dil__session_open(&s, model, err);
+    if (st == DIL_OK && dil_arch_n_params(&s.arch) <= DIL__FLOATS_PARAMS) st = dil__session_floats(&s, n_threads, err);
     if (st == DIL_OK) st = dil__session_start(&s, device, n_threads, n_ctx, NULL, err);
     if (st == DIL_OK) {
         dil_stage_set_tap(s.stage, on_tap, m);

@@ -15,9 +15,11 @@
 dil_status dil__calib_tokens(const dil_tokenizer *tok, const char *path, dil_data_format format, size_t min_tokens, size_t max_tokens,
                              dil_ids *out, dil_err *err);
 
+#define DIL__FLOATS_PARAMS 1000000000u /* 4 GB of floats */
+
 typedef struct dil__imatrix dil__imatrix;
 void dil__imatrix_free(dil__imatrix *m);
-/* One pass over ids in chunks of n_ctx (the leading token first where the model wants it). Memory: 12 bytes a column.
+/* One pass over ids in chunks of n_ctx (the leading token first where the model wants it). Memory: 12 bytes a column, and the model: as floats up to DIL__FLOATS_PARAMS parameters.
  * Errors: DIL_EDATA names the tensor whose input is not finite. */
 dil_status dil__imatrix_gather(const char *model, const dil_ids *ids, uint32_t n_ctx, const char *device, int n_threads,
                                const dil_progress *progress, dil__imatrix **out, dil_err *err);

@@ -4,6 +4,7 @@
 #include "quant/chain.h"
 
 #include "quant/logits.h"
+#include "quant/variant.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -61,11 +62,22 @@ double dil__chain_loss(const dil__chain *c)
     return c->loss;
 }
 
-dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
+static dil_status open_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
 {
     dil_stage_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .first_layer = layer, .last_layer = layer,
                         .n_ctx = c->o.n_ctx, .n_seq = 1, .max_batch = c->o.n_ctx, .kv_type = DIL_TYPE_F16};
     return dil_stage_open(c->arch, weights, &o, NULL, out, err);
+}
+
+dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
+{
+    dil__variant v;
+    dil__variant_init(&v, weights);
+    dil_weights w = dil__variant_weights(&v);
+    dil_status st = c->o.floats ? dil__variant_floats(&v, c->arch, layer, c->o.n_threads, err) : DIL_OK;
+    if (st == DIL_OK) st = open_stage(c, layer, &w, out, err);
+    dil__variant_fini(&v);
+    return st;
 }
 
 /* One chunk through one layer, from an empty cache. */

@@ -18,6 +18,8 @@ typedef struct dil__chain_opts {
     int n_threads;      /* 0: all */
     uint32_t n_ctx;     /* tokens a chunk, > 2 * DIL__CHAIN_SKIP */
     uint32_t n_chunks;  /* ids holds n_ctx * n_chunks tokens */
+    bool floats;        /* compute with the weights' values in F32, whatever their types: on CPUs the fastest for long batches, and
+                         * what is measured is the weights' error alone */
 } dil__chain_opts;
 
 /* Runs the reference once. arch, weights and ids [n_chunks * n_ctx] are borrowed for the chain's life.
@@ -30,7 +32,7 @@ void dil__chain_free(dil__chain *c);
 uint64_t dil__chain_tokens(const dil__chain *c);    /* scored */
 double dil__chain_loss(const dil__chain *c);        /* of the reference on them */
 
-/* A stage of one layer with these weights, for the calls below; close it with dil_stage_close. */
+/* A stage of one layer with these weights (their values, where `floats` is set), for the calls below; close it with dil_stage_close. */
 dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err);
 
 /* Mean over the scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's pass. */

@@ -98,7 +98,7 @@ static dil__level *walk(const dil__role_choice *roles, size_t n_roles, size_t *n
         free(m);
         return NULL;
     }
-    size_t choice[DIL__LEVEL_ROLES], n_moves = 0, n = 0;
+    size_t choice[DIL__LEVEL_ROLES] = {0}, n_moves = 0, n = 0;
     for (size_t r = 0; r < n_roles; r++) {
         point hull[DIL__LEVEL_TYPES];
         size_t k = hull_of(&roles[r], hull);
@@ -142,7 +142,7 @@ size_t dil__levels_design(const dil__role_choice *roles, size_t n_roles, const d
     }
     free(all);
     for (size_t k = 0; k < n_uniform; k++) {
-        size_t choice[DIL__LEVEL_ROLES];
+        size_t choice[DIL__LEVEL_ROLES] = {0};
         dil__level l;
         if (!uniform_choice(roles, n_roles, uniform[k], choice)) continue;
         describe(roles, n_roles, choice, &l);

@@ -315,7 +315,7 @@ static dil_status check_models(dil__profiler *p, dil_err *err)
             if (st != DIL_OK) return st;
         }
         const dil__kind *k = &p->kind[DIL__BLOCK];
-        snprintf(p->check_level[p->n_checks], sizeof p->check_level[0], "%s", k->level[nearest_level(k, bits[i])].name);
+        memcpy(p->check_level[p->n_checks], k->level[nearest_level(k, bits[i])].name, sizeof p->check_level[0]);
         p->n_checks++;
         xy += f[1] * f[2];
         xx += f[1] * f[1];

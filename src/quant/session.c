@@ -20,6 +20,17 @@ dil_status dil__session_open(dil__session *s, const char *path, dil_err *err)
     return DIL_OK;
 }
 
+dil_status dil__session_floats(dil__session *s, int n_threads, dil_err *err)
+{
+    dil_status st = DIL_OK;
+    s->file = s->weights;
+    dil__variant_init(&s->floats, &s->file);
+    for (uint32_t l = 0; l < dil_arch_n_layers(&s->arch) && st == DIL_OK; l++)
+        st = dil__variant_floats(&s->floats, &s->arch, l, n_threads, err);
+    s->weights = dil__variant_weights(&s->floats);
+    return st;
+}
+
 dil_status dil__session_start(dil__session *s, const char *device, int n_threads, uint32_t n_ctx, const dil_progress *progress,
                               dil_err *err)
 {
@@ -34,7 +45,9 @@ dil_status dil__session_start(dil__session *s, const char *device, int n_threads
         return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %u tokens of context", dil_gguf_path(s->gguf), n_ctx);
     dil_stage_opts o = {.device = device, .n_threads = n_threads, .last_layer = s->arch.n_blocks + 1, .n_ctx = n_ctx, .n_seq = 1,
                         .max_batch = s->max_batch, .kv_type = DIL_TYPE_F16};
-    return dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
+    dil_status st = dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
+    dil__variant_clear(&s->floats); /* the stage has its own copy */
+    return st;
 }
 
 void dil__session_close(dil__session *s)
@@ -42,6 +55,7 @@ void dil__session_close(dil__session *s)
     dil_stage_close(s->stage);
     dil_tokenizer_free(s->tok);
     dil_gguf_close(s->gguf);
+    dil__variant_fini(&s->floats);
     free(s->cached);
     free(s->pos);
     free(s->want);

@@ -1,6 +1,8 @@
 /* A source of weights in front of another one. Lookups are linear: a variant holds one layer's tensors, or is asked once a tensor. */
 #include "quant/variant.h"
 
+#include "quant/recode.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,6 +54,22 @@ dil_status dil__variant_put(dil__variant *v, const dil_tensor *src, dil_type typ
     t->data = data;
     t->bytes = bytes;
     return DIL_OK;
+}
+
+dil_status dil__variant_floats(dil__variant *v, const dil_arch *arch, uint32_t layer, int n_threads, dil_err *err)
+{
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(arch, layer, t);
+    dil_status st = DIL_OK;
+    for (size_t i = 0; i < n && st == DIL_OK; i++) {
+        const dil_tensor *src = t[i].linear ? dil_weights_find(v->base, t[i].name) : NULL;
+        void *data;
+        uint64_t bytes;
+        if (!src || src->type == DIL_TYPE_F32 || slot(v, src->name)) continue;
+        st = dil__recode_tensor(src, DIL_TYPE_F32, NULL, n_threads, &data, &bytes, err);
+        if (st == DIL_OK) st = dil__variant_put(v, src, DIL_TYPE_F32, data, bytes, err);
+    }
+    return st;
 }
 
 static const dil_tensor *find(void *ctx, const char *name)
