@@ -12,12 +12,17 @@
 
 #define LOGITS_BYTES_MAX ((uint64_t)2 << 30)
 
+struct dil__link {
+    dil_stage *s;
+    dil__variant floats; /* what the stage uses in place */
+};
+
 struct dil__chain {
     const dil_arch *arch;
     dil__chain_opts o;
     const int32_t *ids;
     uint32_t n_layers;
-    dil_stage **stage;  /* [n_layers] */
+    dil__link **link;   /* [n_layers] */
     float **hidden;     /* [n_layers - 1][tokens][n_embd]: behind each layer */
     float *logits;      /* [tokens][n_vocab] of the reference */
     float *work[2];     /* [n_ctx][n_embd] */
@@ -32,10 +37,10 @@ void dil__chain_free(dil__chain *c)
 {
     if (!c) return;
     for (uint32_t l = 0; l < c->n_layers; l++) {
-        if (c->stage) dil_stage_close(c->stage[l]);
+        if (c->link) dil__link_close(c->link[l]);
         if (c->hidden && l + 1 < c->n_layers) free(c->hidden[l]);
     }
-    free(c->stage);
+    free(c->link);
     free(c->hidden);
     free(c->logits);
     free(c->work[0]);
@@ -69,23 +74,36 @@ static dil_status open_stage(dil__chain *c, uint32_t layer, const dil_weights *w
     return dil_stage_open(c->arch, weights, &o, NULL, out, err);
 }
 
-dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
+dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err)
 {
-    dil__variant v;
-    dil__variant_init(&v, weights);
-    dil_weights w = dil__variant_weights(&v);
-    dil_status st = c->o.floats ? dil__variant_floats(&v, c->arch, layer, c->o.n_threads, err) : DIL_OK;
-    if (st == DIL_OK) st = open_stage(c, layer, &w, out, err);
-    dil__variant_fini(&v);
-    return st;
+    dil__link *k = calloc(1, sizeof *k);
+    if (!k) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    dil__variant_init(&k->floats, weights);
+    dil_weights w = dil__variant_weights(&k->floats);
+    dil_status st = c->o.floats ? dil__variant_floats(&k->floats, c->arch, layer, c->o.n_threads, err) : DIL_OK;
+    if (st == DIL_OK) st = open_stage(c, layer, &w, &k->s, err);
+    if (st != DIL_OK) {
+        dil__link_close(k);
+        return st;
+    }
+    *out = k;
+    return DIL_OK;
+}
+
+void dil__link_close(dil__link *k)
+{
+    if (!k) return;
+    dil_stage_close(k->s);
+    dil__variant_fini(&k->floats);
+    free(k);
 }
 
 /* One chunk through one layer, from an empty cache. */
-static dil_status step(dil__chain *c, dil_stage *s, uint32_t chunk, const float *in, float *out, dil_err *err)
+static dil_status step(dil__chain *c, dil__link *k, uint32_t chunk, const float *in, float *out, dil_err *err)
 {
     dil_batch b = {.n_tokens = c->o.n_ctx, .token = c->ids + (size_t)chunk * c->o.n_ctx, .pos = c->pos, .want = c->want};
-    dil_stage_seq_trim(s, 0, 0);
-    return dil_stage_eval(s, &b, in, out, err);
+    dil_stage_seq_trim(k->s, 0, 0);
+    return dil_stage_eval(k->s, &b, in, out, err);
 }
 
 static float *hidden_of(const dil__chain *c, uint32_t layer, uint32_t chunk)
@@ -104,7 +122,7 @@ static dil_status allocate(dil__chain *c, dil_err *err)
     if (all_tokens(c) * n_vocab * sizeof(float) > LOGITS_BYTES_MAX)
         return dil_fail(err, DIL_ELIMIT, "%llu tokens of %zu logits exceed 2 GiB: measure on fewer tokens",
                         (unsigned long long)all_tokens(c), n_vocab);
-    c->stage = calloc(c->n_layers, sizeof(dil_stage *));
+    c->link = calloc(c->n_layers, sizeof(dil__link *));
     c->hidden = calloc(c->n_layers, sizeof(float *));
     c->logits = malloc(all_tokens(c) * n_vocab * sizeof(float));
     c->work[0] = malloc(n_ctx * c->arch->n_embd * sizeof(float));
@@ -113,7 +131,7 @@ static dil_status allocate(dil__chain *c, dil_err *err)
     c->pos = malloc(n_ctx * sizeof(int32_t));
     c->want = malloc(n_ctx);
     c->score = calloc(n_ctx, sizeof *c->score);
-    bool ok = c->stage && c->hidden && c->logits && c->work[0] && c->work[1] && c->rows && c->pos && c->want && c->score;
+    bool ok = c->link && c->hidden && c->logits && c->work[0] && c->work[1] && c->rows && c->pos && c->want && c->score;
     for (uint32_t l = 0; ok && l + 1 < c->n_layers; l++) ok = (c->hidden[l] = malloc(hidden * sizeof(float))) != NULL;
     if (!ok) return dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %llu tokens", (unsigned long long)all_tokens(c));
     for (uint32_t i = 0; i < n_ctx; i++) c->pos[i] = (int32_t)i, c->want[i] = 1;
@@ -145,7 +163,7 @@ static dil_status run_reference(dil__chain *c, const dil_progress *progress, dil
     for (uint32_t k = 0; k < c->o.n_chunks && st == DIL_OK; k++) {
         for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) {
             bool head = l + 1 == c->n_layers;
-            st = step(c, c->stage[l], k, l ? hidden_of(c, l - 1, k) : NULL, head ? logits_of(c, k) : hidden_of(c, l, k), err);
+            st = step(c, c->link[l], k, l ? hidden_of(c, l - 1, k) : NULL, head ? logits_of(c, k) : hidden_of(c, l, k), err);
             if (!dil_progress_step(progress, "reference", k * c->n_layers + l + 1, (double)c->o.n_chunks * c->n_layers))
                 return dil_fail(err, DIL_ECANCELED, "canceled while running the reference");
         }
@@ -165,7 +183,7 @@ dil_status dil__chain_open(const dil_arch *arch, const dil_weights *weights, con
     c->ids = ids;
     c->n_layers = dil_arch_n_layers(arch);
     dil_status st = allocate(c, err);
-    for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) st = dil__chain_stage(c, l, weights, &c->stage[l], err);
+    for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) st = dil__chain_link(c, l, weights, &c->link[l], err);
     if (st == DIL_OK) st = run_reference(c, progress, err);
     if (st != DIL_OK) {
         dil__chain_free(c);
@@ -191,7 +209,7 @@ static double relative_error(const float *a, const float *b, uint32_t from, uint
     return sum;
 }
 
-dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil_stage *s, double *out, dil_err *err)
+dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil__link *s, double *out, dil_err *err)
 {
     double sum = 0;
     for (uint32_t k = 0; k < c->o.n_chunks; k++) {
@@ -205,26 +223,26 @@ dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil_stage *s, double 
 }
 
 /* One chunk through the model from layer `from` on, then its score. */
-static dil_status run_changed(dil__chain *c, dil_stage *const *stages, uint32_t from, uint32_t chunk, double sums[3], dil_err *err)
+static dil_status run_changed(dil__chain *c, dil__link *const *links, uint32_t from, uint32_t chunk, double sums[3], dil_err *err)
 {
     const float *in = from ? hidden_of(c, from - 1, chunk) : NULL;
     for (uint32_t l = from; l < c->n_layers; l++) {
         bool head = l + 1 == c->n_layers;
         float *out = head ? c->rows : c->work[l & 1];
-        dil_status st = step(c, stages[l] ? stages[l] : c->stage[l], chunk, in, out, err);
+        dil_status st = step(c, links[l] ? links[l] : c->link[l], chunk, in, out, err);
         if (st != DIL_OK) return st;
         in = out;
     }
     return score_chunk(c, chunk, c->rows, &sums[0], &sums[1], &sums[2], err);
 }
 
-dil_status dil__chain_effect_all(dil__chain *c, dil_stage *const *stages, dil__effect *out, dil_err *err)
+dil_status dil__chain_effect_all(dil__chain *c, dil__link *const *links, dil__effect *out, dil_err *err)
 {
     uint32_t from = 0;
-    while (from + 1 < c->n_layers && !stages[from]) from++;
+    while (from + 1 < c->n_layers && !links[from]) from++;
     double sums[3] = {0}, n = (double)dil__chain_tokens(c);
     for (uint32_t k = 0; k < c->o.n_chunks; k++) {
-        dil_status st = run_changed(c, stages, from, k, sums, err);
+        dil_status st = run_changed(c, links, from, k, sums, err);
         if (st != DIL_OK) return st;
     }
     double var = sums[2] / n - (sums[1] / n) * (sums[1] / n);
@@ -232,13 +250,13 @@ dil_status dil__chain_effect_all(dil__chain *c, dil_stage *const *stages, dil__e
     return DIL_OK;
 }
 
-dil_status dil__chain_effect(dil__chain *c, uint32_t a, dil_stage *sa, uint32_t b, dil_stage *sb, dil__effect *out, dil_err *err)
+dil_status dil__chain_effect(dil__chain *c, uint32_t a, dil__link *sa, uint32_t b, dil__link *sb, dil__effect *out, dil_err *err)
 {
-    dil_stage **stages = calloc(c->n_layers, sizeof *stages);
-    if (!stages) return dil_fail(err, DIL_EMEMORY, "out of memory");
-    stages[b] = sb;
-    stages[a] = sa;
-    dil_status st = dil__chain_effect_all(c, stages, out, err);
-    free(stages);
+    dil__link **links = calloc(c->n_layers, sizeof *links);
+    if (!links) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    links[b] = sb;
+    links[a] = sa;
+    dil_status st = dil__chain_effect_all(c, links, out, err);
+    free(links);
     return st;
 }

@@ -2,7 +2,7 @@
  * costs only the layers behind it, and its local effect only that layer.
  *
  *   dil__chain *c;  dil__chain_open(&arch, &weights, &opts, ids, n_chunks, progress, &c, err);
- *   dil__chain_stage(c, 5, &student_weights, &s, err);  dil__chain_local(c, 5, s, &d, err);  dil__chain_effect(c, 5, s, 5, s, &r, err); */
+ *   dil__chain_link(c, 5, &student_weights, &s, err);  dil__chain_local(c, 5, s, &d, err);  dil__chain_effect(c, 5, s, 5, s, &r, err); */
 #ifndef DIL_QUANT_CHAIN_H
 #define DIL_QUANT_CHAIN_H
 
@@ -32,19 +32,21 @@ void dil__chain_free(dil__chain *c);
 uint64_t dil__chain_tokens(const dil__chain *c);    /* scored */
 double dil__chain_loss(const dil__chain *c);        /* of the reference on them */
 
-/* A stage of one layer with these weights (their values, where `floats` is set), for the calls below; close it with dil_stage_close. */
-dil_status dil__chain_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err);
+/* One layer with these weights (their values, where `floats` is set; else the weights must outlive it), for the calls below. */
+typedef struct dil__link dil__link;
+dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err);
+void dil__link_close(dil__link *k);
 
 /* Mean over the scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's pass. */
-dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil_stage *s, double *out, dil_err *err);
+dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil__link *s, double *out, dil_err *err);
 
 typedef struct dil__effect {
     double kl, kl_stderr;  /* mean KL(reference || changed), nats a token */
     double loss;           /* of the changed model */
 } dil__effect;
-/* The whole model with layer a at stage sa, and layer b at sb (b == a and sb == sa: one change). Cost: the layers from a on. */
-dil_status dil__chain_effect(dil__chain *c, uint32_t a, dil_stage *sa, uint32_t b, dil_stage *sb, dil__effect *out, dil_err *err);
-/* With every layer's stage given: stages [n_layers], NULL where the reference's. */
-dil_status dil__chain_effect_all(dil__chain *c, dil_stage *const *stages, dil__effect *out, dil_err *err);
+/* The whole model with layer a at sa, and layer b at sb (b == a and sb == sa: one change). Cost: the layers from a on. */
+dil_status dil__chain_effect(dil__chain *c, uint32_t a, dil__link *sa, uint32_t b, dil__link *sb, dil__effect *out, dil_err *err);
+/* With every layer's link given: links [n_layers], NULL where the reference's. */
+dil_status dil__chain_effect_all(dil__chain *c, dil__link *const *links, dil__effect *out, dil_err *err);
 
 #endif

@@ -122,14 +122,14 @@ static dil_status measure_level(dil__profiler *p, uint32_t layer, size_t level, 
         return DIL_OK;
     }
     dil_weights w = {.find = view_find, .ctx = &v};
-    dil_stage *s = NULL;
+    dil__link *s = NULL;
     dil__effect e = {.kl = -1};
     st = weight_damage(p, layer, &w, &f[WEIGHT], err);
-    if (st == DIL_OK) st = dil__chain_stage(p->chain, layer, &w, &s, err);
+    if (st == DIL_OK) st = dil__chain_link(p->chain, layer, &w, &s, err);
     if (st == DIL_OK) st = dil__chain_local(p->chain, layer, s, &f[LOCAL], err);
     if (st == DIL_OK && with_kl) st = dil__chain_effect(p->chain, layer, s, layer, s, &e, err);
     if (st == DIL_OK && with_kl) f[KL] = e.kl > 0 ? e.kl : 0;
-    dil_stage_close(s);
+    dil__link_close(s);
     return st;
 }
 
@@ -214,20 +214,20 @@ static dil_status measure_table(dil__profiler *p, uint32_t layer, size_t level, 
     dil__variant v;
     dil__variant_init(&v, &p->weights);
     dil_weights w = dil__variant_weights(&v);
-    dil_stage *a = NULL, *b = NULL;
+    dil__link *a = NULL, *b = NULL;
     dil__effect e = {0};
     f[0] = f[1] = 0;
     dil_status st = dil__profiler_level(p, from, level, &v, err);
     if (st == DIL_OK && to != from) st = dil__profiler_level(p, to, level, &v, err);
     if (st == DIL_OK && v.n > 0) {
         st = weight_damage(p, layer, &w, &f[1], err);
-        if (st == DIL_OK) st = dil__chain_stage(p->chain, from, &w, &a, err);
-        if (st == DIL_OK && to != from) st = dil__chain_stage(p->chain, to, &w, &b, err);
+        if (st == DIL_OK) st = dil__chain_link(p->chain, from, &w, &a, err);
+        if (st == DIL_OK && to != from) st = dil__chain_link(p->chain, to, &w, &b, err);
         if (st == DIL_OK) st = dil__chain_effect(p->chain, from, a, to, to != from ? b : a, &e, err);
         f[0] = e.kl > 0 ? e.kl : 0;
     }
-    dil_stage_close(a);
-    dil_stage_close(b);
+    dil__link_close(a);
+    dil__link_close(b);
     dil__variant_fini(&v);
     return st;
 }
@@ -265,15 +265,17 @@ static dil_status all_tables(dil__profiler *p, dil_err *err)
 
 /* --- whole models: are the layers' figures additive, and what does a nat of divergence cost in loss? -------------------------------- */
 
-static dil_status open_all(dil__profiler *p, const size_t level[DIL__KINDS], dil_stage **s, dil_err *err)
+typedef struct whole { dil__variant *v; dil__link **link; uint32_t n; } whole; /* [n] of both */
+
+static dil_status open_whole(dil__profiler *p, const size_t level[DIL__KINDS], whole *m, dil_err *err)
 {
+    *m = (whole){calloc(p->n_layers, sizeof *m->v), calloc(p->n_layers, sizeof *m->link), p->n_layers};
+    if (!m->v || !m->link) return dil_fail(err, DIL_EMEMORY, "out of memory");
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        dil__variant v;
-        dil__variant_init(&v, &p->weights);
-        dil_weights w = dil__variant_weights(&v);
-        dil_status st = dil__profiler_level(p, l, level[dil__profiler_kind(p, l) - p->kind], &v, err);
-        if (st == DIL_OK) st = dil__chain_stage(p->chain, l, &w, &s[l], err);
-        dil__variant_fini(&v);
+        dil__variant_init(&m->v[l], &p->weights);
+        dil_weights w = dil__variant_weights(&m->v[l]);
+        dil_status st = dil__profiler_level(p, l, level[dil__profiler_kind(p, l) - p->kind], &m->v[l], err);
+        if (st == DIL_OK) st = dil__chain_link(p->chain, l, &w, &m->link[l], err);
         if (st != DIL_OK) return st;
         if (!dil_progress_step(p->progress, "checking whole models", l, p->n_layers))
             return dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
@@ -281,20 +283,31 @@ static dil_status open_all(dil__profiler *p, const size_t level[DIL__KINDS], dil
     return DIL_OK;
 }
 
+static void close_whole(whole *m)
+{
+    for (uint32_t l = 0; l < m->n; l++) {
+        if (m->link) dil__link_close(m->link[l]);
+        if (m->v) dil__variant_fini(&m->v[l]);
+    }
+    free(m->link);
+    free(m->v);
+}
+
+/* f: the sum of the layers' divergences, the measured one, the increase of the loss. */
 static dil_status check_level(dil__profiler *p, double bits, double f[3], dil_err *err)
 {
     size_t level[DIL__KINDS];
     for (size_t i = 0; i < DIL__KINDS; i++) level[i] = nearest_level(&p->kind[i], bits);
     f[0] = 0;
-    for (uint32_t l = 0; l + 1 < p->n_layers + (p->arch.tied_head ? 0 : 1); l++)
+    for (uint32_t l = 0; l < p->n_layers; l++) {
+        if (l + 1 == p->n_layers && p->arch.tied_head) continue; /* counted with the embedding */
         f[0] += p->kl[(size_t)l * DIL__LEVELS_MAX + level[dil__profiler_kind(p, l) - p->kind]];
-    dil_stage **s = calloc(p->n_layers, sizeof *s);
-    if (!s) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    }
+    whole m;
     dil__effect e;
-    dil_status st = open_all(p, level, s, err);
-    if (st == DIL_OK) st = dil__chain_effect_all(p->chain, s, &e, err);
-    for (uint32_t l = 0; l < p->n_layers; l++) dil_stage_close(s[l]);
-    free(s);
+    dil_status st = open_whole(p, level, &m, err);
+    if (st == DIL_OK) st = dil__chain_effect_all(p->chain, m.link, &e, err);
+    close_whole(&m);
     if (st != DIL_OK) return st;
     f[1] = e.kl;
     f[2] = e.loss - dil__chain_loss(p->chain);

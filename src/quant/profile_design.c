@@ -73,12 +73,12 @@ static dil_status tensor_damage(dil__profiler *p, uint32_t layer, const char *te
     dil__variant v;
     dil__variant_init(&v, &p->weights);
     dil_weights w = dil__variant_weights(&v);
-    dil_stage *s = NULL;
+    dil__link *s = NULL;
     dil_status st = dil__profiler_recode(p, tensor, type, &v, err);
-    if (st == DIL_OK) st = dil__chain_stage(p->chain, layer, &w, &s, err);
+    if (st == DIL_OK) st = dil__chain_link(p->chain, layer, &w, &s, err);
     if (st == DIL_OK) st = dil__chain_local(p->chain, layer, s, out, err);
     if (st == DIL_OK) st = dil__journal_put(p->journal, key, out, 1, err);
-    dil_stage_close(s);
+    dil__link_close(s);
     dil__variant_fini(&v);
     return st;
 }

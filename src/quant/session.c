@@ -40,14 +40,11 @@ dil_status dil__session_start(dil__session *s, const char *device, int n_threads
     s->cached = calloc(n_ctx, sizeof *s->cached);
     s->pos = calloc(s->max_batch, sizeof *s->pos);
     s->want = calloc(s->max_batch, 1);
-    s->spare = calloc(s->arch.n_vocab, sizeof *s->spare);
-    if (!s->cached || !s->pos || !s->want || !s->spare)
+    if (!s->cached || !s->pos || !s->want)
         return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %u tokens of context", dil_gguf_path(s->gguf), n_ctx);
     dil_stage_opts o = {.device = device, .n_threads = n_threads, .last_layer = s->arch.n_blocks + 1, .n_ctx = n_ctx, .n_seq = 1,
                         .max_batch = s->max_batch, .kv_type = DIL_TYPE_F16};
-    dil_status st = dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
-    dil__variant_clear(&s->floats); /* the stage has its own copy */
-    return st;
+    return dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
 }
 
 void dil__session_close(dil__session *s)
@@ -59,7 +56,6 @@ void dil__session_close(dil__session *s)
     free(s->cached);
     free(s->pos);
     free(s->want);
-    free(s->spare);
     memset(s, 0, sizeof *s);
 }
 
@@ -78,9 +74,8 @@ static dil_status feed_batch(dil__session *s, const int32_t *ids, uint32_t n, ui
         s->pos[i] = (int32_t)(s->n_cached + i);
         s->want[i] = i + n_want >= n;
     }
-    if (n_want == 0) s->want[n - 1] = 1; /* a head without rows would be another graph */
     dil_batch b = {.n_tokens = n, .token = ids, .pos = s->pos, .want = s->want};
-    dil_status st = dil_stage_eval(s->stage, &b, NULL, n_want ? out : s->spare, err);
+    dil_status st = dil_stage_eval(s->stage, &b, NULL, n_want ? out : NULL, err);
     if (st != DIL_OK) return st;
     memcpy(s->cached + s->n_cached, ids, n * sizeof *ids);
     s->n_cached += n;

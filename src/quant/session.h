@@ -23,7 +23,6 @@ typedef struct dil__session {
     uint32_t n_cached;
     int32_t *pos;      /* [max_batch] scratch */
     uint8_t *want;     /* [max_batch] scratch */
-    float *spare;      /* [n_vocab] logits that nobody asked for */
 } dil__session;
 
 dil_status dil__session_open(dil__session *s, const char *path, dil_err *err); /* s zeroed */
