@@ -5,6 +5,7 @@
 #include <string.h>
 
 extern const dil_cli_cmd dil_cli_import;
+extern const dil_cli_cmd dil_cli_info;
 extern const dil_cli_cmd dil_cli_plan;
 extern const dil_cli_cmd dil_cli_serve;
 extern const dil_cli_cmd dil_cli_profile;
@@ -13,6 +14,7 @@ extern const dil_cli_cmd dil_cli_eval;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_import,
+    &dil_cli_info,
     &dil_cli_plan,
     &dil_cli_serve,
     &dil_cli_profile,

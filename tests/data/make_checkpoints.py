@@ -113,7 +113,7 @@ def main():
               "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "rms_norm_eps": 1e-5,
               "rope_theta": 500000.0, "max_position_embeddings": 64, "hidden_act": "silu", "tie_word_embeddings": False,
               "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                               "original_max_position_embeddings": 16}}
+                               "original_max_position_embeddings": 256}}
     path = folder("llama", config)
     tensors = [(n, tensor(n, s, torch.bfloat16)) for n, s in llama(config)]
     half = len(tensors) // 2
