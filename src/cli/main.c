@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+extern const dil_cli_cmd dil_cli_run, dil_cli_bench;
 extern const dil_cli_cmd dil_cli_import;
 extern const dil_cli_cmd dil_cli_info;
 extern const dil_cli_cmd dil_cli_plan;
@@ -13,6 +14,8 @@ extern const dil_cli_cmd dil_cli_quantize;
 extern const dil_cli_cmd dil_cli_eval;
 
 static const dil_cli_cmd *const commands[] = {
+    &dil_cli_run,
+    &dil_cli_bench,
     &dil_cli_import,
     &dil_cli_info,
     &dil_cli_plan,
