@@ -65,8 +65,7 @@ dil_status dil__pretok_new(const char *name, size_t len, dil__pretok **out, dil_
         if (strlen(rules[i].name) == len && memcmp(rules[i].name, name, len) == 0) found = &rules[i];
     }
     if (!found)
-        return dil_fail(err, DIL_EUNSUPPORTED, "tokenizer.ggml.pre is \"%.*s\"; known are gpt-2, smollm, llama-bpe",
-                        (int)(len < 64 ? len : 64), name);
+        return dil_fail(err, DIL_EUNSUPPORTED, "tokenizer.ggml.pre is %s; known are gpt-2, smollm, llama-bpe", dil__show(name, len).text);
     dil__pretok *p = calloc(1, sizeof *p);
     if (!p) return dil_fail(err, DIL_EMEMORY, "out of memory for the pre-tokenizer");
     p->rule = found;

@@ -2,6 +2,8 @@
  * here it is kinds and counts, and what is missing. */
 #include "model/tokenizer_impl.h"
 
+#include "model/utf8.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,8 +94,8 @@ dil_status dil_tokenizer_new(const dil_gguf *g, dil_tokenizer **out, dil_err *er
     dil__str model;
     dil_status s = required_str(g, "tokenizer.ggml.model", &model, err);
     if (s == DIL_OK && !is_str(model, "gpt2"))
-        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is \"%.*s\"; known is gpt2 (byte-level BPE)", dil_gguf_path(g),
-                     (int)(model.len < 64 ? model.len : 64), model.s);
+        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is %s; known is gpt2 (byte-level BPE)", dil_gguf_path(g),
+                     dil__show(model.s, model.len).text);
     if (s == DIL_OK) s = required_str(g, "tokenizer.ggml.pre", &src.pre, err);
     dil__str *tokens = NULL, *merges = NULL;
     int32_t *type = NULL;

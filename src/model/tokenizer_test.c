@@ -251,6 +251,9 @@ static void broken_vocabularies_are_refused(void **state)
     own_tokens[5] = str("\xE2\x82\xAC");
     expect_refused(&src, DIL_EFORMAT, "tokens[5]");
     src = own_source();
+    own_tokens[5] = str("a\nb\x1b[31m");
+    expect_refused(&src, DIL_EFORMAT, "tokens[5] (\"a\\x0Ab\\x1B[31m\")");
+    src = own_source();
     own_tokens[6] = str("");
     expect_refused(&src, DIL_EFORMAT, "tokens[6] is empty");
     src = own_source();

@@ -55,6 +55,38 @@ static inline size_t dil__utf8_put(char *s, uint32_t cp)
     return 4;
 }
 
+/* Text from a file as an error message may show it: cut, one line, no control bytes, quotes around it. */
+typedef struct dil__shown {
+    char text[80];
+} dil__shown;
+static inline dil__shown dil__show(const char *s, size_t len)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    dil__shown out;
+    size_t n = 0;
+    out.text[n++] = '"';
+    for (size_t i = 0; i < len;) {
+        uint32_t cp;
+        size_t k = dil__utf8_get(s + i, len - i, &cp);
+        bool plain = k > 0 && cp >= 0x20 && (cp < 0x7F || cp >= 0xA0);
+        if (n + 12 > sizeof out.text) {
+            for (int d = 0; d < 3; d++) out.text[n++] = '.';
+            break;
+        }
+        for (size_t j = 0; plain && j < k; j++) out.text[n++] = s[i + j];
+        if (!plain) {
+            out.text[n++] = '\\';
+            out.text[n++] = 'x';
+            out.text[n++] = hex[(uint8_t)s[i] >> 4];
+            out.text[n++] = hex[(uint8_t)s[i] & 15];
+        }
+        i += plain ? k : 1;
+    }
+    out.text[n++] = '"';
+    out.text[n] = 0;
+    return out;
+}
+
 /* White space as Python's str.split and str.strip see it: Unicode's White_Space and the four ASCII separators. */
 static inline bool dil__utf8_is_py_space(uint32_t cp)
 {

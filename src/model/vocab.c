@@ -139,7 +139,7 @@ static dil_status trie_add(dil__vocab *v, const char *s, size_t len, int32_t id,
         node = *link;
     }
     if (v->trie[node].id >= 0)
-        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens: %d and %d are the same, \"%.*s\"", v->trie[node].id, id, (int)(len < 64 ? len : 64), s);
+        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens: %d and %d are the same, %s", v->trie[node].id, id, dil__show(s, len).text);
     v->trie[node].id = id;
     return DIL_OK;
 }
@@ -185,11 +185,6 @@ int32_t dil__vocab_added(const dil__vocab *v, const char *s, size_t len, bool co
 
 /* --- construction ------------------------------------------------------------------------------------------------------- */
 
-static int quoted(dil__str t)
-{
-    return (int)(t.len < 64 ? t.len : 64);
-}
-
 /* "<0x0A>", as vocabularies of other families spell a byte */
 static bool byte_token(dil__str t, char *out)
 {
@@ -219,7 +214,7 @@ static dil_status token_bytes(dil__str t, uint8_t type, size_t id, char *out, si
     }
     if (t.len == 0) return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens[%zu] is empty", id);
     if (!decode_alphabet(t, out, len))
-        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens[%zu] (\"%.*s\") is not spelled in the byte alphabet", id, quoted(t), t.s);
+        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens[%zu] (%s) is not spelled in the byte alphabet", id, dil__show(t.s, t.len).text);
     return DIL_OK;
 }
 
@@ -273,7 +268,7 @@ static dil_status index_tokens(dil__vocab *v, dil_err *err)
         const char *s = token_at(v, i, &len);
         uint32_t *slot = token_slot(v, s, len);
         if (*slot)
-            return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens: %u and %u are the same, \"%.*s\"", *slot - 1, i, (int)(len < 64 ? len : 64), s);
+            return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens: %u and %u are the same, %s", *slot - 1, i, dil__show(s, len).text);
         *slot = i + 1;
     }
     for (int b = 0; b < 256; b++) {
@@ -300,20 +295,20 @@ static dil_status take_merge(dil__vocab *v, dil__str m, uint32_t rank, char *scr
     size_t len[2];
     int32_t id[3] = {-1, -1, -1};
     if (!split_merge(m, &part[0], &part[1]))
-        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u] (\"%.*s\") is not two tokens with a space between", rank, quoted(m), m.s);
+        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u] (%s) is not two tokens with a space between", rank, dil__show(m.s, m.len).text);
     if (part[0].len > DIL__TOKEN_BYTES_MAX || part[1].len > DIL__TOKEN_BYTES_MAX)
         return dil_fail(err, DIL_ELIMIT, "tokenizer.ggml.merges[%u] has %zu bytes", rank, m.len);
     char *to = scratch;
     for (int i = 0; i < 2; i++) {
         if (decode_alphabet(part[i], to, &len[i])) id[i] = dil__vocab_find(v, to, len[i]);
         if (id[i] < 0)
-            return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u]: \"%.*s\" is not a token", rank, quoted(part[i]), part[i].s);
+            return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u]: %s is not a token", rank, dil__show(part[i].s, part[i].len).text);
         to += len[i];
     }
     id[2] = dil__vocab_find(v, scratch, len[0] + len[1]);
-    if (id[2] < 0) return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u] (\"%.*s\") makes no token", rank, quoted(m), m.s);
+    if (id[2] < 0) return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges[%u] (%s) makes no token", rank, dil__show(m.s, m.len).text);
     uint32_t *slot = pair_slot(v, id[0], id[1]);
-    if (*slot) return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges: %u and %u are the same, \"%.*s\"", *slot - 1, rank, quoted(m), m.s);
+    if (*slot) return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.merges: %u and %u are the same, %s", *slot - 1, rank, dil__show(m.s, m.len).text);
     v->left[rank] = id[0];
     v->right[rank] = id[1];
     v->made[rank] = id[2];
