@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 struct dil__guarded {
@@ -24,7 +25,9 @@ struct dil__guarded {
 struct dil__guard {
     pthread_t thread;
     pthread_mutex_t lock;
+    pthread_cond_t job_left;
     dil__guarded *first;
+    uint32_t n_jobs;
     uint64_t last_serial;
     int epoll, quit;
     int64_t limit_ns[3];
@@ -76,6 +79,7 @@ dil_status dil__guard_open(int headers_sec, int body_sec, dil__guard **out, dil_
     dil__guard *g = calloc(1, sizeof *g);
     if (!g) return dil_fail(err, DIL_EMEMORY, "http: no memory");
     pthread_mutex_init(&g->lock, NULL);
+    pthread_cond_init(&g->job_left, NULL);
     g->limit_ns[DIL_GUARD_IDLE] = headers_sec * INT64_C(1000000000);
     g->limit_ns[DIL_GUARD_BODY] = body_sec * INT64_C(1000000000);
     g->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -89,6 +93,7 @@ dil_status dil__guard_open(int headers_sec, int body_sec, dil__guard **out, dil_
     dil_status s = dil_fail_errno(err, "http: the guard's thread");
     if (g->epoll >= 0) close(g->epoll);
     if (g->quit >= 0) close(g->quit);
+    pthread_cond_destroy(&g->job_left);
     pthread_mutex_destroy(&g->lock);
     free(g);
     return s;
@@ -102,6 +107,7 @@ void dil__guard_close(dil__guard *g)
     pthread_join(g->thread, NULL);
     close(g->epoll);
     close(g->quit);
+    pthread_cond_destroy(&g->job_left);
     pthread_mutex_destroy(&g->lock);
     free(g);
 }
@@ -152,7 +158,10 @@ void dil__guard_set_job(dil__guarded *c, dil__job *j)
         if (epoll_ctl(c->guard->epoll, j ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, c->fd, &e) != 0)
             dil_log(DIL_LOG_DEBUG, "http", "a hang-up would not be seen: %s", strerror(errno));
     }
+    if (j && !c->job) c->guard->n_jobs++;
+    if (!j && c->job) c->guard->n_jobs--;
     c->job = j;
+    if (!c->guard->n_jobs) pthread_cond_signal(&c->guard->job_left);
     pthread_mutex_unlock(&c->guard->lock);
 }
 
@@ -175,4 +184,16 @@ void dil__guard_abort_jobs(dil__guard *g)
         dil__job_abort(job, "the server ends");
         dil__job_drop(job);
     }
+}
+
+void dil__guard_drain(dil__guard *g, int limit_ms)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    int64_t ns = end.tv_nsec + limit_ms * INT64_C(1000000);
+    end.tv_sec += ns / 1000000000;
+    end.tv_nsec = ns % 1000000000;
+    pthread_mutex_lock(&g->lock);
+    while (g->n_jobs > 0 && pthread_cond_timedwait(&g->job_left, &g->lock, &end) == 0) {}
+    pthread_mutex_unlock(&g->lock);
 }

@@ -16,5 +16,7 @@ void dil__guard_remove(dil__guarded *c);             /* before the descriptor is
 void dil__guard_phase(dil__guarded *c, dil__guard_phase_of phase);
 void dil__guard_set_job(dil__guarded *c, dil__job *j); /* NULL: none any more */
 void dil__guard_abort_jobs(dil__guard *g);
+/* Waits until the connections of all jobs have answered and let go of them, at most so long. */
+void dil__guard_drain(dil__guard *g, int limit_ms);
 
 #endif

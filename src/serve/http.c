@@ -523,6 +523,7 @@ void dil_server_close(dil_server *s)
         if (fd != MHD_INVALID_SOCKET) close(fd);
         atomic_store(&s->closing, true);
         dil__guard_abort_jobs(s->guard); /* a daemon cannot stop while connections are suspended */
+        dil__guard_drain(s->guard, 1000); /* for the 503s to get out; a client that does not read is cut */
         MHD_stop_daemon(s->daemon);
     }
     dil__guard_close(s->guard);
