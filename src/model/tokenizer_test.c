@@ -43,7 +43,7 @@ static dil__str str(const char *s)
 static dil__tokenizer_src own_source(void)
 {
     static const char *const merges[N_MERGES] = {"a a", "aa aa", "h e", "l l", "he ll", "\xC4\xA0 a"};
-    static const char *const extra[N_EXTRA] = {"aa", "aaaa", "he", "ll", "hell", "\xC4\xA0" "a", "<s>", "</s>", "<unk>", "[u]"};
+    static const char *const extra[N_EXTRA] = {"aa", "aaaa", "he", "ll", "hell", "\304\240a", "<s>", "</s>", "<unk>", "[u]"};
     for (int i = 0; i < 256; i++) {
         size_t n = spell((uint8_t)i, byte_text[i]);
         own_tokens[i] = (dil__str){byte_text[i], n};
