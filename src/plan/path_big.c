@@ -6,7 +6,6 @@
  * search. Plans come from a beam over visits, guided by the completions. */
 #include "plan/path_int.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -299,7 +298,6 @@ static bool relax_at(big *b, double at, sample *x) {
     if (x->slope > 0.5 * b->c->damage_max) return true; /* plans near this one would miss the budget */
     if (!beam(b)) return false;
     drop_nodes(b, target_of(b));
-    if (getenv("PXV")) fprintf(stderr, "at %g: bound %.6f best %.6f (%.3f%%) slope %g live %d\n", at, o->bound, o->best->sec, 100 * (1 - o->bound / o->best->sec), x->slope / b->c->damage_max, b->n_live);
     return true;
 }
 
@@ -380,7 +378,6 @@ static bool ascend(big *b, ascent *a) {
             since_drop = 0;
             if (!beam(b)) return false;
             drop_nodes(b, target_of(b));
-            if (getenv("PXV")) fprintf(stderr, "step %d bound %.6f best %.6f (%.3f%%) live %d\n", i, o->bound, o->best->sec, 100 * (1 - o->bound / o->best->sec), b->n_live);
             if (b->n_live == 0) break;
         }
         if (!(damage < INFINITY) || !step(b, a, value, damage)) break;

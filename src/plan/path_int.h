@@ -202,6 +202,8 @@ typedef struct px_tree {
     double rel_gap;      /* subtrees that cannot improve by more are left */
     int64_t deadline_ns;
     double lost;         /* least bound of what was left unexplored */
+    const dil_progress *progress;
+    bool canceled;       /* out */
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_tree;
 
@@ -240,10 +242,12 @@ typedef struct px_options {
     double stop_at;  /* so does a plan this fast */
     int64_t deadline_ns;
     int n_threads;
+    const dil_progress *progress; /* may be NULL */
 } px_options;
 
 typedef struct px_report {
     double bound;    /* proved; INFINITY: there is no plan */
+    bool canceled;
     bool complete;   /* the search came to its end: best is optimal within the gap, or there is no plan */
     double plain_bound, root_bound, root_best, root_sec, weights_sec;
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;

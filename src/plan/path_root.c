@@ -90,7 +90,7 @@ static bool find_damage(px_root *r) {
     if (!sample_at(r, 0, &lo)) return false;
     if (r->no_path || lo.slope <= 0) return true;
     double at = dil__px_first_weight(r->c);
-    for (int i = 0; i < 60; i++, at *= 4) {
+    for (int i = 0; i < 24; i++, at *= 4) {
         if (!sample_at(r, at, &hi)) return false;
         if (hi.slope <= 0) break;
         lo = hi;

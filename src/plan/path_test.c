@@ -108,7 +108,7 @@ static void path_equals_enumeration(void **state) {
         px_plan best = {node, level, 0, 0, false};
         px_report report;
         dil_err err;
-        const px_options opt = {0, -1, dil_now_ns() + 60000000000, 1};
+        const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1};
         assert_int_equal(dil__px_solve(&x.core, &opt, &best, &report, &err), DIL_OK);
         double sec = INFINITY, damage = 0;
         if (best.found && (!dil__px_evaluate(&x.core, node, level, &sec, &damage) || damage > px_budget(&x.core)))
