@@ -12,6 +12,8 @@ extern const dil_cli_cmd dil_cli_serve;
 extern const dil_cli_cmd dil_cli_profile;
 extern const dil_cli_cmd dil_cli_quantize;
 extern const dil_cli_cmd dil_cli_eval;
+extern const dil_cli_cmd dil_cli_keys;
+extern const dil_cli_cmd dil_cli_node;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_run,
@@ -23,6 +25,8 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_profile,
     &dil_cli_quantize,
     &dil_cli_eval,
+    &dil_cli_keys,
+    &dil_cli_node,
     NULL
 };
 

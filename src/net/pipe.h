@@ -67,6 +67,7 @@ struct dil__pipe { /* first member of every implementation */
 
 /* Takes pipe over, also on failure. queue_max: requests that wait beyond those that run. */
 dil_status dil__runner_new(dil__pipe *pipe, uint32_t queue_max, dil_runner **out, dil_err *err);
+dil__pipe *dil__runner_pipe(dil_runner *r);
 enum { DIL__QUEUE_MAX = 256 };
 
 #endif

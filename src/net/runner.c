@@ -511,6 +511,11 @@ void dil_runner_get_state(dil_runner *r, dil_runner_state *out)
     out->token_sec = sec(atomic_load(&r->token_ns));
 }
 
+dil__pipe *dil__runner_pipe(dil_runner *r)
+{
+    return r->pipe;
+}
+
 static bool allocate(dil_runner *r)
 {
     const dil__pipe *p = r->pipe;

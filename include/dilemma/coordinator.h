@@ -1,0 +1,63 @@
+/* dilemma/coordinator.h - a runner (dilemma/runner.h) whose computing is done by the nodes of a plan.
+ *
+ *   dil_runner *r;  dil_runner_ring(plan, cluster, gguf, &arch, &opts, &r, err);   returns at once, loads in the background
+ *   dil_ring_wait_ready(r, 60, progress, err);                                     or watch dil_runner_get_state
+ *   dil_runner_generate(r, ...);  dil_runner_close(r);
+ *
+ * The coordinator connects to every node of the plan, sends each the chunks of its layers that it lacks, and is ready when a
+ * frame went once around the ring. Hidden states travel from node to node; only token ids pass through here. When a node
+ * vanishes, running requests fail with an error that names it, and the ring is built again as soon as the node is back. */
+#ifndef DILEMMA_COORDINATOR_H
+#define DILEMMA_COORDINATOR_H
+
+#include <dilemma/gguf.h>
+#include <dilemma/keys.h>
+#include <dilemma/plan.h>
+#include <dilemma/runner.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct dil_ring_opts {
+    const dil_keypair *key;   /* this coordinator's; copied. NULL: no CURVE */
+    double lost_sec;          /* a node that is silent for so long has vanished; 0: 2 */
+    uint32_t n_seq;           /* sequences at once; 0: the plan's */
+    uint32_t n_ctx;           /* cached tokens a sequence; 0: the plan's */
+    uint32_t chunk;           /* prompt tokens that travel together; 0: 128 */
+    dil_type kv_type;         /* as dil_stage_opts */
+    bool fixed_shapes;        /* --deterministic */
+} dil_ring_opts;
+
+/* plan       its stages say who holds what; checked against arch and cluster (names, addresses, keys)
+ * model      the file that the plan made; borrowed until the runner is closed, as its tensors are sent from it
+ * Errors: DIL_EINFEASIBLE (the plan is of another model), DIL_ENOTFOUND (a node is not in the cluster), DIL_EAUTH (a key is
+ * missing or wrong). What a node says comes later, through the state or dil_ring_wait_ready. */
+dil_status dil_runner_ring(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch,
+                           const dil_ring_opts *opts, dil_runner **out, dil_err *err);
+
+/* Blocks until the ring is ready. Fails at once when waiting cannot help: DIL_ELIMIT (a node's memory: its numbers), DIL_EAUTH;
+ * otherwise DIL_ETIMEOUT with what is missing, DIL_ECANCELED. progress: bytes in place over bytes of all nodes. */
+dil_status dil_ring_wait_ready(dil_runner *r, double timeout_sec, const dil_progress *progress, dil_err *err);
+
+typedef struct dil_ring_node {
+    char name[DIL_NAME_MAX];
+    char state[160];          /* "connecting", "loading 34 %", "ready", or what went wrong */
+    bool ready;
+    uint64_t bytes_total, bytes_sent, bytes_cached; /* of its weights: sent in this session, found in its cache */
+    uint64_t rss_bytes;       /* of the node's process, as it said last; 0: unknown */
+    double silent_sec;        /* since its last word */
+} dil_ring_node;
+/* Writes up to cap and returns how many there are, in the order in which the ring first visits them. Any thread. */
+size_t dil_ring_nodes(dil_runner *r, dil_ring_node *out, size_t cap);
+
+typedef struct dil_ring_timing { /* smoothed over the last decode works */
+    double round_sec;         /* from the coordinator to the coordinator */
+    double compute_sec;       /* of that: the stages' own, throttle included; the rest is links and overhead */
+} dil_ring_timing;
+void dil_ring_get_timing(dil_runner *r, dil_ring_timing *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

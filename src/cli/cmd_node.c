@@ -1,0 +1,84 @@
+/* dilemma node: the daemon. */
+#include "cli/cli.h"
+
+#include <dilemma/node.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char about[] =
+    "Holds layers for a coordinator and computes them. It obeys the coordinators whose public keys are in its\n"
+    "allow file, and talks to the other nodes that they name; everything is encrypted.\n\n"
+    "  dilemma keys new                              once: this machine's key pair\n"
+    "  dilemma keys allow KEY coordinator            whom to obey\n"
+    "  dilemma node --listen 0.0.0.0:7100 --memory 512MiB";
+
+static dil_status read_key(const char *given, dil_keypair *out, dil_err *err)
+{
+    char path[4096];
+    dil_status s = DIL_OK;
+    if (!given) s = dil_keys_path("key", path, sizeof path, err);
+    if (s == DIL_OK) s = dil_keypair_read(given ? given : path, out, err);
+    if (s == DIL_ENOTFOUND && !given) return dil_fail(err, s, "%s: no key pair yet; make one with: dilemma keys new (or say --insecure)", path);
+    return s;
+}
+
+static dil_status find_allowed(const char *given, char path[4096], dil_err *err)
+{
+    if (given) {
+        snprintf(path, 4096, "%s", given);
+        return DIL_OK;
+    }
+    dil_status s = dil_keys_path("allowed", path, 4096, err);
+    if (s == DIL_OK && !dil_file_exists(path))
+        return dil_fail(err, DIL_EAUTH, "%s: nobody is allowed yet; add the coordinator's key with: dilemma keys allow KEY NAME (or say --insecure)", path);
+    return s;
+}
+
+static int serve_until_signal(const dil_node_opts *o)
+{
+    dil_err err;
+    dil_node *node;
+    dil_cli_progress(); /* its handler of SIGINT and SIGTERM */
+    if (dil_node_start(o, &node, &err) != DIL_OK) return dil_cli_fail("node", &err);
+    const char *colon = strrchr(o->listen, ':');
+    printf("listening on %.*s:%u%s\n", (int)(colon - o->listen), o->listen, dil_node_port(node), o->insecure ? " WITHOUT encryption and keys" : "");
+    fflush(stdout);
+    while (!dil_cli_interrupted()) dil_sleep_ns(50000000);
+    dil_node_stop(node);
+    return 0;
+}
+
+static int run(int argc, char **argv)
+{
+    const char *listen = "127.0.0.1:7100", *device = NULL, *key = NULL, *allow = NULL, *cache = NULL;
+    uint64_t memory = 0, cache_max = UINT64_C(20) * 1000 * 1000 * 1000;
+    int64_t threads = 0;
+    double throttle = 1;
+    bool insecure = false;
+    const dil_cli_opt opts[] = {
+        {.name = "--listen", .kind = DIL_CLI_STR, .out = &listen, .arg = "HOST:PORT", .help = "where; port 0 takes any free one (127.0.0.1:7100)"},
+        {.name = "--memory", .kind = DIL_CLI_BYTES, .out = &memory, .arg = "BYTES", .help = "what weights, KV cache and buffers may take together\n(nine tenths of what is free now)"},
+        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads that compute (all CPUs)", .min = 1, .max = 1024},
+        {.name = "--device", .kind = DIL_CLI_STR, .out = &device, .arg = "D", .help = "what computes (CPU)"},
+        {.name = "--throttle", .kind = DIL_CLI_NUM, .out = &throttle, .arg = "F", .help = "be F times slower: wait after each computation (1)", .min = 1, .max = 1000},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "this node's key pair (dilemma keys path)"},
+        {.name = "--allow", .kind = DIL_CLI_STR, .out = &allow, .arg = "FILE", .help = "public keys of coordinators; read again when it changes"},
+        {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "no keys and no encryption: anyone who reaches the port may use it"},
+        {.name = "--cache", .kind = DIL_CLI_STR, .out = &cache, .arg = "DIR", .help = "where pieces of models are kept (~/.cache/dilemma/chunks)"},
+        {.name = "--cache-max", .kind = DIL_CLI_BYTES, .out = &cache_max, .arg = "BYTES", .help = "the oldest pieces go beyond it; 0: no limit (20G)"},
+        DIL_CLI_END};
+    int status = dil_cli_parse(argc, argv, "[options]", about, opts, NULL, 0, 0);
+    if (status >= 0) return status;
+    if (!strrchr(listen, ':')) return dil_cli_usage("node: --listen wants HOST:PORT, not '%s'", listen);
+    dil_err err;
+    dil_keypair pair;
+    char allowed[4096] = "";
+    if (!insecure && (read_key(key, &pair, &err) != DIL_OK || find_allowed(allow, allowed, &err) != DIL_OK)) return dil_cli_fail("node", &err);
+    dil_node_opts o = {.listen = listen, .memory_bytes = memory, .n_threads = (int)threads, .device = device, .throttle = throttle,
+                       .key = insecure ? NULL : &pair, .allow_path = insecure ? NULL : allowed, .insecure = insecure, .cache_dir = cache,
+                       .cache_max_bytes = cache_max};
+    return serve_until_signal(&o);
+}
+
+const dil_cli_cmd dil_cli_node = {"node", "hold and compute layers for a coordinator", run};

@@ -1,0 +1,104 @@
+/* net/ring.h - the two halves of a coordinator: the data half is the scheduler's pipe (ring.c), the control half a thread that
+ * connects, loads and watches nodes (ringctl.c). They share the struct below; `lock` guards what both touch. */
+#ifndef DIL_NET_RING_H
+#define DIL_NET_RING_H
+
+#include "net/message.h"
+#include "net/sock.h"
+
+#include <dilemma/coordinator.h>
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+typedef struct dil__chunk_ref {
+    const void *data;
+    uint32_t bytes;
+} dil__chunk_ref;
+
+typedef enum dil__node_phase { /* of the control half's conversation with one node */
+    DIL__NODE_CONNECTS, DIL__NODE_LOADS, DIL__NODE_RECEIVES, DIL__NODE_OPENS, DIL__NODE_READY, DIL__NODE_REFUSES
+} dil__node_phase;
+
+typedef struct dil__ring_node {
+    char name[DIL_NAME_MAX], address[DIL__ADDRESS_MAX], key[DIL_KEY_CHARS + 1];
+    dil__load load;             /* arrays on the ring's arena */
+    dil__chunk_ref *chunk;      /* [load.n_chunks] */
+    uint64_t bytes_total;
+
+    /* control thread only */
+    void *ctl, *bulk;
+    dil__watch watch;
+    uint8_t *missing;           /* [load.n_chunks] 1: to be sent */
+    uint32_t next_chunk, n_window, n_missing;
+    int64_t heard_ns, beat_ns, dial_ns, sent_ns;
+    dil__node_status status;
+
+    /* under the ring's lock, written by the control thread */
+    dil__node_phase phase;
+    dil_err err;                /* what went wrong last; code DIL_OK: nothing */
+    uint64_t bytes_sent, bytes_cached, rss_bytes;
+    int64_t shown_heard_ns;
+} dil__ring_node;
+
+typedef struct dil__failed_work {
+    uint64_t id;
+    uint32_t epoch;
+    dil_err err;
+} dil__failed_work;
+
+typedef struct dil__ring {
+    dil__pipe pipe;
+    dil_arena *arena;
+    const dil_gguf *model;
+    dil_keypair key;
+    bool secure;
+    uint64_t session;
+    double lost_sec;
+    dil__ring_node *node; /* [n_nodes] */
+    uint32_t n_nodes, n_stages;
+    uint32_t *stage_node; /* [n_stages] */
+    uint32_t n_embd, chunk_bytes;
+
+    void *zmq;
+    pthread_t thread;
+    bool started;
+    atomic_bool closing;
+    int wake_fd;          /* the scheduler's */
+    int ctl_fd;           /* the control thread's */
+
+    pthread_mutex_t lock; /* guards what follows up to `epoch` */
+    pthread_cond_t changed;
+    bool loaded;          /* every node holds its stages */
+    bool ready;           /* and a frame went around */
+    bool reset;
+    dil_err reset_err, ring_err;
+    dil__failed_work failed[DIL__DEPTH_MAX];
+    uint32_t n_failed;
+    dil_ring_timing timing;
+
+    /* scheduler thread only */
+    uint32_t epoch;
+    void *out, *in;
+    enum { RING_DOWN, RING_ATTACHES, RING_TESTS, RING_UP } data_state;
+    int64_t data_since_ns;
+    zmq_msg_t answer;
+    dil__row *rows;       /* [n_seq] */
+    struct { uint64_t id; int64_t sent_ns; bool decode; } flight[DIL__DEPTH_MAX];
+
+    /* both */
+    atomic_uint n_flying;
+    atomic_int_fast64_t progress_ns; /* last work sent or result received */
+} dil__ring;
+
+/* ringload.c */
+dil_status dil__ring_build(dil__ring *r, const dil_plan *plan, const dil_cluster *cluster, const dil_arch *arch, const dil_ring_opts *o, dil_err *err);
+void dil__ring_hash(dil__ring *r); /* fills the hashes of every node's chunks. Cost: reads the model once */
+
+/* ringctl.c */
+void *dil__ring_control(void *ring); /* the control thread */
+
+/* ring.c */
+void dil__ring_poke(int fd);
+
+#endif
