@@ -108,11 +108,11 @@ dil_status dil_file_read(const char *path, dil_buf *buf, dil_err *err);
 bool dil_file_exists(const char *path);
 dil_status dil_mkdirs(const char *path, dil_err *err); /* like mkdir -p, mode 0777 & umask */
 
-/* An output file that appears under its name only when committed: written beside it as NAME.part, fsynced, renamed.
- * "-" writes to standard output. abort (or fini without commit) removes the partial file. */
+/* An output file that appears under its name only when committed: written beside it as NAME.PID-N.part, fsynced, renamed.
+ * "-" writes to standard output; an existing device or pipe is written to directly. abort removes the partial file. */
 typedef struct dil_outfile {
     FILE *stream; /* write here */
-    char *path, *part;
+    char *path, *part; /* NULL: standard output; part is NULL for a device, too */
 } dil_outfile;
 dil_status dil_outfile_open(dil_outfile *o, const char *path, dil_err *err);
 dil_status dil_outfile_commit(dil_outfile *o, dil_err *err);

@@ -118,7 +118,7 @@ typedef struct dil_solution {
     dil_arena *arena;
 } dil_solution;
 
-/* Names of the solvers, NULL-terminated: "auto", "milp", "exhaustive", "baseline:best-single". */
+/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "exhaustive", "baseline:best-single". */
 const char *const *dil_plan_solvers(void);
 
 /* dil_plan_solve - places every layer on a node and picks its level, at least delay (or damage) within the budgets.

@@ -46,12 +46,41 @@ int dil_status_http(dil_status s)
     return known(s) ? status_table[s].http_status : 500;
 }
 
-/* One line, whatever the arguments hold: error text may quote names that came from a file or a peer. */
+/* Length of the UTF-8 sequence at s, 0 when it is none. */
+static size_t sequence(const unsigned char *s)
+{
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++) {
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    }
+    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool beyond = (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf4 && s[1] > 0x8f);
+    return overlong || beyond ? 0 : n;
+}
+
+/* One line of valid UTF-8 without control characters, whatever the arguments hold: error text may quote names that came from a
+ * file or a peer, and ends on a terminal or in JSON. */
 static void flatten(char *text)
 {
-    for (; *text; text++) {
-        if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = ' ';
+    unsigned char *s = (unsigned char *)text;
+    while (*s) {
+        size_t n = sequence(s);
+        if (n == 0) *s = '?';
+        else if (*s < 0x20 || *s == 0x7f) *s = ' ';
+        else if (*s == 0xc2 && s[1] < 0xa0) s[0] = s[1] = ' '; /* the upper control characters */
+        s += n ? n : 1;
     }
+}
+
+/* Through a buffer of its own: the arguments may point into err->text, as when a program puts a context in front. */
+static void set_text(dil_err *err, dil_status code, const char *fmt, va_list args, const char *reason)
+{
+    char text[DIL_ERR_TEXT_MAX];
+    int n = vsnprintf(text, sizeof text, fmt, args);
+    if (reason && n >= 0 && (size_t)n < sizeof text) snprintf(text + n, sizeof text - (size_t)n, ": %s", reason);
+    flatten(text);
+    memcpy(err->text, text, sizeof text);
+    err->code = code;
 }
 
 dil_status dil_fail(dil_err *err, dil_status code, const char *fmt, ...)
@@ -59,10 +88,8 @@ dil_status dil_fail(dil_err *err, dil_status code, const char *fmt, ...)
     if (!err) return code;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, args);
+    set_text(err, code, fmt, args, NULL);
     va_end(args);
-    flatten(err->text);
-    err->code = code;
     return code;
 }
 
@@ -73,11 +100,7 @@ dil_status dil_fail_errno(dil_err *err, const char *fmt, ...)
     if (!err) return code;
     va_list args;
     va_start(args, fmt);
-    vsnprintf(err->text, sizeof err->text, fmt, args);
+    set_text(err, code, fmt, args, strerror(e));
     va_end(args);
-    size_t n = strlen(err->text);
-    snprintf(err->text + n, sizeof err->text - n, ": %s", strerror(e));
-    flatten(err->text);
-    err->code = code;
     return code;
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -96,6 +97,31 @@ dil_status dil_mkdirs(const char *path, dil_err *err)
     return s;
 }
 
+/* A device or a pipe is written to as it is: a file in its place would not be what was asked for. */
+static dil_status open_special(dil_outfile *o, const char *path, const struct stat *st, dil_err *err)
+{
+    if (S_ISDIR(st->st_mode)) return dil_fail(err, DIL_EIO, "%s: is a folder", path);
+    o->stream = fopen(path, "wbe");
+    if (o->stream) return DIL_OK;
+    return dil_fail_errno(err, "%s", path);
+}
+
+/* The process id and a count keep two writers of one file apart; the last to commit wins, whole. */
+static dil_status open_part(dil_outfile *o, const char *path, dil_err *err)
+{
+    static atomic_uint count;
+    size_t n = strlen(path) + 48;
+    o->part = malloc(n);
+    if (!o->part) return dil_fail(err, DIL_EMEMORY, "%s: no memory", path);
+    snprintf(o->part, n, "%s.%ld-%u.part", path, (long)getpid(), atomic_fetch_add(&count, 1));
+    o->stream = fopen(o->part, "wbe");
+    if (o->stream) return DIL_OK;
+    dil_status s = dil_fail_errno(err, "%s", path);
+    free(o->part);
+    o->part = NULL;
+    return s;
+}
+
 dil_status dil_outfile_open(dil_outfile *o, const char *path, dil_err *err)
 {
     *o = (dil_outfile){0};
@@ -104,39 +130,30 @@ dil_status dil_outfile_open(dil_outfile *o, const char *path, dil_err *err)
         return DIL_OK;
     }
     o->path = strdup(path);
-    size_t n = strlen(path) + 32;
-    o->part = malloc(n);
-    if (!o->path || !o->part) {
-        dil_outfile_abort(o);
-        return dil_fail(err, DIL_EMEMORY, "%s: no memory", path);
-    }
-    /* The process id keeps two writers of one file apart; the last to commit wins, whole. */
-    snprintf(o->part, n, "%s.%ld.part", path, (long)getpid());
-    o->stream = fopen(o->part, "wbe");
-    if (!o->stream) {
-        dil_status s = dil_fail_errno(err, "%s", o->part);
-        free(o->part);
-        o->part = NULL;
-        dil_outfile_abort(o);
-        return s;
-    }
-    return DIL_OK;
+    if (!o->path) return dil_fail(err, DIL_EMEMORY, "%s: no memory", path);
+    struct stat st;
+    bool special = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+    dil_status s = special ? open_special(o, path, &st, err) : open_part(o, path, err);
+    if (s != DIL_OK) dil_outfile_abort(o);
+    return s;
 }
 
 dil_status dil_outfile_commit(dil_outfile *o, dil_err *err)
 {
     dil_status s = DIL_OK;
     const char *name = o->path ? o->path : "standard output";
-    if (fflush(o->stream) != 0 || ferror(o->stream)) s = dil_fail_errno(err, "%s: writing", name);
+    bool failed_before = ferror(o->stream) != 0;
+    if (fflush(o->stream) != 0) s = dil_fail_errno(err, "%s: writing", name);
+    else if (failed_before) s = dil_fail(err, DIL_EIO, "%s: an earlier write failed", name);
     if (!o->path) {
         o->stream = NULL;
         return s;
     }
-    if (s == DIL_OK && fsync(fileno(o->stream)) != 0) s = dil_fail_errno(err, "%s: writing", name);
+    if (s == DIL_OK && o->part && fsync(fileno(o->stream)) != 0) s = dil_fail_errno(err, "%s: writing", name);
     int closed = fclose(o->stream);
     o->stream = NULL;
     if (s == DIL_OK && closed != 0) s = dil_fail_errno(err, "%s: writing", name);
-    if (s == DIL_OK && rename(o->part, o->path) != 0) s = dil_fail_errno(err, "%s", name);
+    if (s == DIL_OK && o->part && rename(o->part, o->path) != 0) s = dil_fail_errno(err, "%s", name);
     if (s == DIL_OK) {
         free(o->part);
         o->part = NULL;

@@ -56,18 +56,22 @@ void dil_arena_free(dil_arena *a)
     free(a);
 }
 
+/* A block made for one large piece goes behind the newest, whose room is kept for what is small. */
 static block *add_block(dil_arena *a, size_t need)
 {
-    size_t cap = a->head ? a->head->cap * 2 : FIRST_BLOCK;
+    size_t cap = a->head ? a->head->cap * 2 : FIRST_BLOCK, room = a->max - a->used;
     if (cap > MAX_BLOCK) cap = MAX_BLOCK;
-    if (cap < need) cap = need;
+    if (cap > room) cap = room;
+    bool large = cap <= need;
+    if (large) cap = need;
     size_t total;
     if (!dil_add_size(cap, sizeof(block), &total)) return NULL;
     block *b = calloc(1, total);
     if (!b) return NULL;
     b->cap = cap;
-    b->next = a->head;
-    a->head = b;
+    block **at = large && a->head ? &a->head->next : &a->head;
+    b->next = *at;
+    *at = b;
     return b;
 }
 
@@ -115,11 +119,11 @@ bool dil_buf_reserve(dil_buf *b, size_t more)
 {
     if (b->failed) return false;
     /* One byte beyond len is kept for dil_buf_str's zero; it does not count towards max. */
-    if (more > b->max - b->len) {
+    size_t need;
+    if (more > b->max - b->len || !dil_add_size(b->len + more, 1, &need)) {
         b->failed = true;
         return false;
     }
-    size_t need = b->len + more + 1;
     if (need <= b->cap) return true;
     size_t cap = b->cap ? b->cap : 64;
     while (cap < need) cap = cap > SIZE_MAX / 2 ? need : cap * 2;

@@ -29,7 +29,7 @@ static const dil_cli_opt options[] = {
     {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &opt.tokens_out, .arg = "N", .help = "tokens of its answer (128)", .min = 1, .max = 1e9},
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
-    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, milp, exhaustive or baseline:best-single (auto)"},
+    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, exhaustive or baseline:best-single (auto)"},
     {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (30); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
     {.name = "--gap", .kind = DIL_CLI_NUM, .out = &opt.gap, .arg = "G", .help = "stop when the plan is proved this close to the best (0.0001)", .min = 1e-9, .max = 1},
     {.name = "--out", .letter = 'o', .kind = DIL_CLI_STR, .out = &opt.out, .arg = "FILE", .help = "plan.json (- is standard output)"},

@@ -22,7 +22,7 @@ static int run(int argc, char **argv)
 {
     dil_profiler_opts o = dil_profiler_defaults();
     const char *cluster = NULL, *format = "auto";
-    int64_t tokens = 1408, calib = o.calib_tokens, context = o.context, sequences = 1, threads = 0;
+    int64_t tokens = 1024, calib = o.calib_tokens, context = o.context, sequences = 1, threads = 0;
     const dil_cli_opt opts[] = {
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "F", .help = "the machines, from `dilemma probe` (required)"},
         {.name = "--data", .kind = DIL_CLI_STR, .out = &o.data, .arg = "FILE", .help = "text or questions like those to come (default: embedded)"},
@@ -30,7 +30,7 @@ static int run(int argc, char **argv)
         {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &o.out, .arg = "FILE", .help = "profile.json (required)"},
         {.name = "--resume", .kind = DIL_CLI_FLAG, .out = &o.resume, .help = "go on where a killed run was"},
         {.name = "--full", .kind = DIL_CLI_FLAG, .out = &o.full, .help = "measure the divergence of every level (about four times as long)"},
-        {.name = "--tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "tokens to measure damage on, at least (1408)", .min = 64, .max = 1e6},
+        {.name = "--tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "tokens to measure damage on, at least (1024)", .min = 64, .max = 1e6},
         {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &calib, .arg = "N", .help = "tokens for the importance matrix (8192)", .min = 512, .max = 1e8},
         {.name = "--context", .kind = DIL_CLI_INT, .out = &context, .arg = "N", .help = "KV cache for N tokens (2048)", .min = 16, .max = 1 << 20},
         {.name = "--sequences", .kind = DIL_CLI_INT, .out = &sequences, .arg = "N", .help = "at once (1)", .min = 1, .max = 1024},

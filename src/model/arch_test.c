@@ -239,7 +239,7 @@ static void the_real_model_is_understood(void **state)
 {
     (void)state;
     const char *model = getenv("DILEMMA_TEST_MODEL");
-    dil_gguf *g;
+    dil_gguf *g = NULL;
     dil_err err;
     if (!model || dil_gguf_open(model, &g, &err) != DIL_OK) {
         fprintf(stderr, "SKIPPED: no model at DILEMMA_TEST_MODEL\n");

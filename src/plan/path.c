@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_UNITS = 512, TREE_UNITS = 2048 };
+enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 400 };
 
 static bool make_weights(const px_root *r, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
@@ -35,13 +35,14 @@ static int make_leaf_weights(const px_root *r, px_weight *w) {
     return n;
 }
 
-dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err) {
+/* The exact search over the nodes of c, which has dense hops. warm: multipliers to start from, or NULL. */
+static bool solve_dense(const px_core *c, const px_options *o, const px_big *warm, px_plan *best, px_report *report) {
     px_graph g;
     px_root r = {.c = c, .g = &g, .best = best, .n_units = ROOT_UNITS, .deadline_ns = o->deadline_ns};
     px_weight w[PX_WEIGHTS_MAX] = {0}, leaf_w[PX_WEIGHTS_MAX];
-    px_tree t = {.c = c, .g = &g, .w = w, .leaf_w = leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY};
-    t.deadline_ns = o->deadline_ns;
-    *report = (px_report){.bound = -INFINITY};
+    px_tree t = {.c = c, .g = &g, .w = w, .leaf_w = leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY,
+                 .deadline_ns = o->deadline_ns, .progress = o->progress};
+    (void)warm;
     const int64_t t0 = dil_now_ns();
     bool ok = dil__px_graph_init(c, &g) && dil__px_root_init(&r) && dil__px_root_run(&r, 40);
     const int64_t t1 = dil_now_ns();
@@ -58,6 +59,7 @@ dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, p
     report->root_bound = r.bound;
     report->bound = r.no_path ? INFINITY : best->found ? fmax(r.bound, fmin(t.lost, px_target(&t))) : fmax(r.bound, t.lost);
     report->complete = r.no_path || t.lost == INFINITY || (best->found && t.lost >= px_target(&t));
+    report->canceled = t.canceled;
     report->n_nodes = t.n_nodes;
     report->n_leaves = t.n_leaves;
     report->n_fronts = t.n_fronts;
@@ -65,6 +67,119 @@ dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, p
     for (int k = 0; k < PX_WEIGHTS_MAX; k++) dil__px_weight_fini(&w[k]);
     dil__px_root_fini(&r);
     dil__px_graph_fini(&g);
-    if (!ok) return dil_fail(err, DIL_EMEMORY, "path: no memory");
+    return ok;
+}
+
+/* The problem over some of the nodes, its hops dense. Owned: part_fini. */
+typedef struct part {
+    px_core core;
+    double *sec, *store, *hop, *source, *sink;
+} part;
+
+static void part_fini(part *k) {
+    free(k->sec);
+    free(k->store);
+    free(k->hop);
+    free(k->source);
+    free(k->sink);
+}
+
+static bool part_init(part *k, const px_core *c, const int *node, int n) {
+    const size_t S = (size_t)n, row = (size_t)c->n_layers * (size_t)c->n_levels;
+    *k = (part){.core = *c};
+    k->sec = dil__px_alloc(S * row, sizeof(double));
+    k->store = dil__px_alloc(S, sizeof(double));
+    k->hop = dil__px_alloc(S * S, sizeof(double));
+    k->source = dil__px_alloc(S, sizeof(double));
+    k->sink = dil__px_alloc(S, sizeof(double));
+    if (!k->sec || !k->store || !k->hop || !k->source || !k->sink) return false;
+    for (int i = 0; i < n; i++) {
+        const int s = node[i];
+        memcpy(k->sec + (size_t)i * row, c->sec + (size_t)s * row, row * sizeof(double));
+        k->store[i] = c->store[s];
+        k->source[i] = c->source[s];
+        k->sink[i] = c->sink[s];
+        for (int j = 0; j < n; j++) k->hop[i * n + j] = i == j ? 0 : px_hop(c, s, node[j]);
+    }
+    k->core.n_nodes = n;
+    k->core.sec = k->sec;
+    k->core.store = k->store;
+    k->core.hop = k->hop;
+    k->core.links = NULL;
+    k->core.source = k->source;
+    k->core.sink = k->sink;
+    return true;
+}
+
+/* Plans of the whole in the part's numbers and back; a plan on nodes that the part lacks is not taken over. */
+static void to_part(const px_core *c, const int *node, int n, const px_plan *from, px_plan *to) {
+    to->found = from->found;
+    for (int l = 0; l < c->n_layers && to->found; l++) {
+        int at = 0;
+        while (at < n && node[at] != from->node[l]) at++;
+        if (at == n) to->found = false;
+        else to->node[l] = at;
+        to->level[l] = from->level[l];
+    }
+    to->sec = from->sec;
+    to->damage = from->damage;
+}
+
+static bool solve_part(const px_core *c, const px_options *o, const px_big *warm, const int *node, int n, px_plan *best,
+                       px_report *report) {
+    const size_t L = (size_t)c->n_layers;
+    part k;
+    px_plan inner = {.node = dil__px_alloc(L, sizeof(int)), .level = dil__px_alloc(L, sizeof(int))};
+    bool ok = part_init(&k, c, node, n) && inner.node && inner.level;
+    if (ok) {
+        to_part(c, node, n, best, &inner);
+        ok = solve_dense(&k.core, o, warm, &inner, report);
+    }
+    if (ok && inner.found && (!best->found || inner.sec < best->sec)) {
+        for (size_t l = 0; l < L; l++) {
+            best->node[l] = node[inner.node[l]];
+            best->level[l] = inner.level[l];
+        }
+        best->sec = inner.sec;
+        best->damage = inner.damage;
+        best->found = true;
+    }
+    part_fini(&k);
+    free(inner.node);
+    free(inner.level);
+    return ok;
+}
+
+static bool solve_all_nodes(const px_core *c, const px_options *o, px_plan *best, px_report *report) {
+    int *node = dil__px_alloc((size_t)c->n_nodes, sizeof *node);
+    if (!node) return false;
+    for (int s = 0; s < c->n_nodes; s++) node[s] = s;
+    const bool ok = solve_part(c, o, NULL, node, c->n_nodes, best, report);
+    free(node);
+    return ok;
+}
+
+/* Best plan over all nodes: first those that cannot matter are dropped, then the rest is searched. */
+static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_report *report) {
+    const int64_t now = dil_now_ns();
+    px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = KEEP,
+                .deadline_ns = now + (o->deadline_ns - now) * 2 / 3};
+    bool ok = dil__px_big_run(&b);
+    if (ok && !b.no_path && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, &b, b.node, b.n_nodes, best, report);
+    else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
+    report->bound = b.no_path ? INFINITY : fmin(fmax(b.bound, report->bound), b.lost);
+    if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);
+    free(b.price);
+    free(b.node);
+    free(b.again);
+    return ok;
+}
+
+dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err) {
+    *report = (px_report){.bound = -INFINITY};
+    const bool ok = c->hop ? solve_dense(c, o, NULL, best, report)
+                    : c->n_nodes > KEEP ? solve_big(c, o, best, report) : solve_all_nodes(c, o, best, report);
+    if (!ok) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %d layers on %d nodes", c->n_layers, c->n_nodes);
+    if (best->found) report->bound = fmin(report->bound, best->sec);
     return DIL_OK;
 }

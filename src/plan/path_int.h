@@ -20,6 +20,13 @@ enum {
     PX_LABELS_MAX = 4 << 20, /* labels of one level search */
 };
 
+/* Links by the node that they leave; hop_to ascends within a node. */
+typedef struct px_links {
+    int *first;  /* [S+1] */
+    int *to;     /* [first[S]] */
+    double *sec;
+} px_links;
+
 /* The problem as the solver wants it: bytes and damage by layer, seconds by node first. */
 typedef struct px_core {
     int n_layers, n_nodes, n_levels;
@@ -27,7 +34,8 @@ typedef struct px_core {
     const double *sec;    /* [S][L][Q] */
     const double *damage; /* [L][Q] */
     const double *store;  /* [S] */
-    const double *hop;    /* [S][S], INFINITY where there is no link */
+    const double *hop;    /* [S][S], INFINITY where there is no link; NULL: only links */
+    const px_links *links; /* may be NULL beside hop */
     const double *source, *sink; /* [S] */
     double damage_max;
 } px_core;
@@ -37,7 +45,10 @@ static inline double px_damage(const px_core *c, int l, int q) { return c->damag
 static inline double px_sec(const px_core *c, int s, int l, int q) {
     return c->sec[((size_t)s * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_levels + (size_t)q];
 }
-static inline double px_hop(const px_core *c, int s, int t) { return c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t]; }
+double dil__px_link_sec(const px_links *k, int from, int to); /* INFINITY: no link */
+static inline double px_hop(const px_core *c, int s, int t) {
+    return c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : dil__px_link_sec(c->links, s, t);
+}
 
 typedef struct px_visit {
     int node, first, n;
@@ -79,6 +90,8 @@ void *dil__px_alloc(size_t n, size_t size); /* zeroed, NULL on overflow too */
 void dil__px_knap_step(const double *in, double *out, int n_units, const int *units, const double *cost, int n_levels);
 /* Bytes of a layer in units of the node's store, rounded down; more than n_units where it cannot fit. */
 void dil__px_units(const px_core *c, int node, int layer, int n_units, int *units);
+/* Fills small (where w has it) and large of one node; false: no memory. */
+bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap);
 /* Fills small and large of w; visit costs that cannot fit are INFINITY. */
 bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int run_cap);
 /* Cheapest weighted cost of the group's layers within the whole store (bytes rounded down). */
@@ -170,6 +183,7 @@ typedef struct px_root {
     px_map *rounded;   /* structures met */
 } px_root;
 
+double dil__px_first_weight(const px_core *c); /* a guess of seconds a unit of damage */
 bool dil__px_root_init(px_root *r); /* after c, g, best, n_units, deadline_ns */
 bool dil__px_root_run(px_root *r, int n_steps); /* false: no memory */
 void dil__px_root_fini(px_root *r);
@@ -188,6 +202,8 @@ typedef struct px_tree {
     double rel_gap;      /* subtrees that cannot improve by more are left */
     int64_t deadline_ns;
     double lost;         /* least bound of what was left unexplored */
+    const dil_progress *progress;
+    bool canceled;       /* out */
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_tree;
 
@@ -201,6 +217,24 @@ static inline double px_limit(const px_core *c, const px_weight *w, double upper
 /* Explores every structure that may beat best. false: no memory. */
 bool dil__px_tree_run(px_tree *t);
 
+/* --- path_big.c: hundreds of nodes and more ----------------------------------------------------------------------------- */
+
+/* What the search over all nodes hands to the search over those that are left. */
+typedef struct px_big {
+    const px_core *c;
+    px_plan *best;       /* in and out */
+    double gap;          /* nodes that cannot improve a plan by more are dropped */
+    int n_threads, keep; /* stop at so few nodes */
+    int64_t deadline_ns;
+    bool no_path;        /* out: not even the relaxation has a plan */
+    double bound;        /* out: seconds */
+    double lost;         /* out: least bound of what was dropped */
+    double damage, *price; /* out: multipliers, [S] */
+    int *node, n_nodes;  /* out: nodes that are left, [S] */
+    int *again;          /* out: [S] how often the relaxation came back to the node */
+} px_big;
+bool dil__px_big_run(px_big *b); /* false: no memory. node, price, again are the caller's to free */
+
 /* --- path.c ------------------------------------------------------------------------------------------------------------ */
 
 typedef struct px_options {
@@ -208,10 +242,12 @@ typedef struct px_options {
     double stop_at;  /* so does a plan this fast */
     int64_t deadline_ns;
     int n_threads;
+    const dil_progress *progress; /* may be NULL */
 } px_options;
 
 typedef struct px_report {
     double bound;    /* proved; INFINITY: there is no plan */
+    bool canceled;
     bool complete;   /* the search came to its end: best is optimal within the gap, or there is no plan */
     double plain_bound, root_bound, root_best, root_sec, weights_sec;
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;

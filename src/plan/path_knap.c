@@ -51,10 +51,13 @@ static void item(const px_core *c, const px_weight *w, int node, int layer, int 
     for (int q = 0; q < c->n_levels; q++) cost[q] = px_cost(c, w, node, layer, q);
 }
 
-static void visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap, double *scratch) {
+bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap) {
     const int K = w->n_units, Q = c->n_levels, L = c->n_layers;
-    int *units = (int *)(scratch + 2 * (K + 1)); /* [L][Q] */
-    double *cost = scratch + 2 * (K + 1) + (size_t)L * (size_t)Q;
+    const size_t items = (size_t)L * (size_t)Q;
+    double *scratch = malloc((2 * ((size_t)K + 1) + 2 * items) * sizeof *scratch);
+    if (!scratch) return false;
+    double *cost = scratch + 2 * (K + 1);
+    int *units = (int *)(cost + items); /* [L][Q] */
     for (int l = 0; l < L; l++) item(c, w, node, l, units + l * Q, cost + l * Q);
     for (int l = 0; l < L; l++) {
         const size_t at = ((size_t)node * (size_t)L + (size_t)l) * (size_t)run_cap;
@@ -63,22 +66,24 @@ static void visits_of_node(const px_core *c, px_weight *w, int node, const int *
         const int n_max = run_max[node * L + l];
         for (int n = 0; n < n_max; n++) {
             dil__px_knap_step(v, next, K, units + (l + n) * Q, cost + (l + n) * Q, Q);
-            w->small[at + (size_t)n] = next[K / 2];
+            if (w->small) w->small[at + (size_t)n] = next[K / 2];
             w->large[at + (size_t)n] = next[K];
             double *t = v;
             v = next;
             next = t;
         }
-        for (int n = n_max; n < run_cap; n++) w->small[at + (size_t)n] = w->large[at + (size_t)n] = INFINITY;
+        for (int n = n_max; n < run_cap; n++) {
+            if (w->small) w->small[at + (size_t)n] = INFINITY;
+            w->large[at + (size_t)n] = INFINITY;
+        }
     }
+    free(scratch);
+    return true;
 }
 
 bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int run_cap) {
-    const size_t items = (size_t)c->n_layers * (size_t)c->n_levels;
-    double *scratch = dil__px_alloc(2 * ((size_t)w->n_units + 1) + 2 * items, sizeof *scratch);
-    if (!scratch) return false;
-    for (int s = 0; s < c->n_nodes; s++) visits_of_node(c, w, s, run_max, run_cap, scratch);
-    free(scratch);
+    for (int s = 0; s < c->n_nodes; s++)
+        if (!dil__px_visits_of_node(c, w, s, run_max, run_cap)) return false;
     return true;
 }
 

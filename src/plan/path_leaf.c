@@ -261,6 +261,8 @@ bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node) {
     if (!dil__px_map_at(f->solved, key, &is_new)) return false;
     if (!is_new) return true;
     t->n_leaves++;
+    double w_damage = t->leaf_w[0].damage > 0 ? t->leaf_w[0].damage : 1e-6;
+    if (!t->best->found) dil__px_round(t->c, node, &w_damage, t->best); /* any plan narrows the exact search below */
     const int n_groups = dil__px_groups(t->c, node, f->group, f->layers);
     for (int i = 0; i < n_groups; i++) {
         const double *cost = costs_of(t, f, &f->of_leaf, t->leaf_w, t->n_leaf_w, &f->group[i]);

@@ -72,7 +72,7 @@ static bool sample_at(px_root *r, double at, sample *s) {
     return true;
 }
 
-static double first_weight(const px_core *c) {
+double dil__px_first_weight(const px_core *c) {
     double sec = 0;
     for (int l = 0; l < c->n_layers; l++) {
         double least = INFINITY;
@@ -89,8 +89,8 @@ static bool find_damage(px_root *r) {
     sample lo = {0}, hi = {0}, x;
     if (!sample_at(r, 0, &lo)) return false;
     if (r->no_path || lo.slope <= 0) return true;
-    double at = first_weight(r->c);
-    for (int i = 0; i < 60; i++, at *= 4) {
+    double at = dil__px_first_weight(r->c);
+    for (int i = 0; i < 24; i++, at *= 4) {
         if (!sample_at(r, at, &hi)) return false;
         if (hi.slope <= 0) break;
         lo = hi;

@@ -27,7 +27,8 @@ static void make(instance *x, uint64_t seed) {
     static const int shape[][3] = {{3, 2, 2}, {5, 2, 3}, {4, 3, 3}, {6, 3, 2}, {1, 1, 1}, {1, 4, 3}, {7, 2, 2}, {5, 4, 2}, {6, 4, 1}, {5, 5, 2}, {4, 4, 3}, {2, 5, 4}};
     const int *s = shape[dil_rng_below(&r, sizeof shape / sizeof *shape)];
     px_core *c = &x->core;
-    *c = (px_core){s[0], s[1], s[2], x->bytes, x->sec, x->damage, x->store, x->hop, x->source, x->sink, 0};
+    *c = (px_core){.n_layers = s[0], .n_nodes = s[1], .n_levels = s[2], .bytes = x->bytes, .sec = x->sec, .damage = x->damage,
+                   .store = x->store, .hop = x->hop, .source = x->source, .sink = x->sink};
     const int L = s[0], S = s[1], Q = s[2];
     const bool ties = dil_rng_below(&r, 3) == 0, free_hops = dil_rng_below(&r, 5) == 0, zero_damage = dil_rng_below(&r, 8) == 0;
     const double p_missing = dil_rng_below(&r, 2) ? 0 : 0.4;
@@ -107,7 +108,7 @@ static void path_equals_enumeration(void **state) {
         px_plan best = {node, level, 0, 0, false};
         px_report report;
         dil_err err;
-        const px_options opt = {0, -1, dil_now_ns() + 60000000000, 1};
+        const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1};
         assert_int_equal(dil__px_solve(&x.core, &opt, &best, &report, &err), DIL_OK);
         double sec = INFINITY, damage = 0;
         if (best.found && (!dil__px_evaluate(&x.core, node, level, &sec, &damage) || damage > px_budget(&x.core)))

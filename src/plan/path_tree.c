@@ -38,7 +38,10 @@ static void set_limits(walk *w) {
 }
 
 static bool out_of_time(walk *w) {
-    if ((++w->steps & 0x3f) == 0 && dil_now_ns() > w->t->deadline_ns) w->stop = true;
+    if ((++w->steps & 0x3f) == 0) {
+        if (dil_now_ns() > w->t->deadline_ns) w->stop = true;
+        if (!dil_progress_step(w->t->progress, "planning", 0, 1)) w->stop = w->t->canceled = true;
+    }
     if (w->t->best->found && w->t->best->sec <= w->t->stop_at) w->stop = true;
     return w->stop;
 }

@@ -27,6 +27,8 @@ typedef struct dil__job {
 
 dil_status dil__solve_milp(dil__job *job, dil_err *err);
 dil_status dil__solve_exhaustive(dil__job *job, dil_err *err);
+dil_status dil__solve_path(dil__job *job, dil_err *err); /* DIL_EUNSUPPORTED for what dil__path_can refuses */
+bool dil__path_can(const dil_problem *p);
 dil_status dil__solve_best_single(dil__job *job, dil_err *err);
 
 /* milp.c: the only_node of a best-single plan, DIL_NO_NODE otherwise. */

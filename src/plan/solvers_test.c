@@ -186,12 +186,26 @@ static void milp_equals_enumeration_at_least_damage(void **state)
     run_seeds(90000, 200, random_full, DIL_GOAL_DAMAGE, "milp", 80);
 }
 
+static void path_equals_enumeration_on_bare_problems(void **state)
+{
+    (void)state;
+    run_seeds(1000, 1500, random_bare, DIL_GOAL_SEC, "path", 750);
+}
+
+static void path_equals_enumeration_at_least_damage(void **state)
+{
+    (void)state;
+    run_seeds(20000, 400, random_bare, DIL_GOAL_DAMAGE, "path", 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(milp_equals_enumeration_on_bare_problems),
         cmocka_unit_test(milp_equals_enumeration_on_full_problems),
         cmocka_unit_test(milp_equals_enumeration_at_least_damage),
+        cmocka_unit_test(path_equals_enumeration_on_bare_problems),
+        cmocka_unit_test(path_equals_enumeration_at_least_damage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

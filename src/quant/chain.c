@@ -211,14 +211,11 @@ static double relative_error(const float *a, const float *b, uint32_t from, uint
 
 dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil__link *s, double *out, dil_err *err)
 {
-    double sum = 0;
-    for (uint32_t k = 0; k < c->o.n_chunks; k++) {
-        dil_status st = step(c, s, k, layer ? hidden_of(c, layer - 1, k) : NULL, c->work[0], err);
-        if (st != DIL_OK) return st;
-        sum += relative_error(hidden_of(c, layer, k), c->work[0], DIL__CHAIN_SKIP, c->o.n_ctx - 1, c->arch->n_embd);
-    }
-    *out = sum / (double)dil__chain_tokens(c);
-    if (!isfinite(*out)) return dil_fail(err, DIL_EDATA, "layer %u: its output is not finite (NaN weights?)", layer);
+    dil_status st = step(c, s, 0, layer ? hidden_of(c, layer - 1, 0) : NULL, c->work[0], err);
+    if (st != DIL_OK) return st;
+    double sum = relative_error(hidden_of(c, layer, 0), c->work[0], DIL__CHAIN_SKIP, c->o.n_ctx - 1, c->arch->n_embd);
+    if (!isfinite(sum)) return dil_fail(err, DIL_EDATA, "layer %u: its output is not finite (NaN weights?)", layer);
+    *out = sum / (double)(c->o.n_ctx - 1 - DIL__CHAIN_SKIP);
     return DIL_OK;
 }
 

@@ -37,7 +37,8 @@ typedef struct dil__link dil__link;
 dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err);
 void dil__link_close(dil__link *k);
 
-/* Mean over the scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's pass. */
+/* Mean over the first chunk's scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's
+ * pass of one chunk; an average over tokens of a square, it needs fewer of them than a divergence. */
 dil_status dil__chain_local(dil__chain *c, uint32_t layer, dil__link *s, double *out, dil_err *err);
 
 typedef struct dil__effect {

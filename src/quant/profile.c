@@ -9,7 +9,7 @@
 
 dil_profiler_opts dil_profiler_defaults(void)
 {
-    return (dil_profiler_opts){.calib_tokens = 8192, .n_ctx = 512, .n_chunks = 3, .context = 2048, .sequences = 1, .batch = 512,
+    return (dil_profiler_opts){.calib_tokens = 8192, .n_ctx = 384, .n_chunks = 3, .context = 2048, .sequences = 1, .batch = 512,
                                .n_past = 256, .time_limit_sec = 0.5};
 }
 
@@ -124,6 +124,10 @@ static void fini(dil__profiler *p, bool done)
     if (done) dil__journal_remove(p->journal);
     else dil__journal_close(p->journal);
     dil__chain_free(p->chain);
+    for (size_t i = 0; i < DIL__CHECKS; i++) {
+        for (uint32_t l = 0; p->check_weights[i] && l < p->n_layers; l++) dil__variant_fini(&p->check_weights[i][l]);
+        free(p->check_weights[i]);
+    }
     dil__imatrix_free(p->imatrix);
     dil_ids_fini(&p->ids);
     dil_tokenizer_free(p->tok);

@@ -22,7 +22,8 @@ int dil__profiler_threads(const dil__profiler *p)
 dil_status dil__profiler_recode(dil__profiler *p, const char *tensor, dil_type type, dil__variant *v, dil_err *err)
 {
     const dil_tensor *t = dil_weights_find(&p->weights, tensor);
-    if (type == t->type) return DIL_OK;
+    dil_weights now = dil__variant_weights(v);
+    if (dil_weights_find(&now, tensor)->type == type) return DIL_OK; /* as given, or made already for a tied head */
     void *data;
     uint64_t bytes;
     dil_status st = dil__recode_tensor(t, type, dil__imatrix_row(p->imatrix, tensor, t->ne[0]), dil__profiler_threads(p), &data, &bytes, err);
@@ -141,6 +142,28 @@ static size_t nearest_level(const dil__kind *k, double bits)
     return best;
 }
 
+static const double check_bits[DIL__CHECKS] = {4.5, 4.1, 3.5};
+
+/* Keeps the bytes of a level that a whole model will be made of. */
+static dil_status keep_for_checks(dil__profiler *p, uint32_t layer, size_t level, made *m, dil_err *err)
+{
+    for (size_t i = 0; i < DIL__CHECKS; i++) {
+        if (nearest_level(&p->kind[DIL__BLOCK], check_bits[i]) != level) continue;
+        view v;
+        dil_status st = view_level(p, layer, level, m, &v, err);
+        for (size_t r = 0; r < v.n && st == DIL_OK; r++) {
+            const dil_tensor *t = v.t[r], *src = dil_weights_find(&p->weights, t->name);
+            if (t == src) continue;
+            void *copy = malloc(t->bytes);
+            if (!copy) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", t->name);
+            memcpy(copy, t->data, t->bytes);
+            st = dil__variant_put(&p->check_weights[i][layer], src, t->type, copy, t->bytes, err);
+        }
+        if (st != DIL_OK) return st;
+    }
+    return DIL_OK;
+}
+
 static dil_status measure_block(dil__profiler *p, uint32_t layer, double *f, dil_err *err)
 {
     const dil__kind *k = &p->kind[DIL__BLOCK];
@@ -148,8 +171,10 @@ static dil_status measure_block(dil__profiler *p, uint32_t layer, double *f, dil
     made *m = calloc(1, sizeof *m);
     if (!m) return dil_fail(err, DIL_EMEMORY, "out of memory");
     dil_status st = DIL_OK;
-    for (size_t q = 0; q < k->n_levels && st == DIL_OK; q++)
+    for (size_t q = 0; q < k->n_levels && st == DIL_OK; q++) {
         st = measure_level(p, layer, q, p->o->full || q == a || q == b, m, f + q * PER_LEVEL, err);
+        if (st == DIL_OK) st = keep_for_checks(p, layer, q, m, err);
+    }
     for (size_t i = 0; i < m->n; i++) dil__variant_fini(&m->v[i]);
     free(m);
     return st;
@@ -265,17 +290,13 @@ static dil_status all_tables(dil__profiler *p, dil_err *err)
 
 /* --- whole models: are the layers' figures additive, and what does a nat of divergence cost in loss? -------------------------------- */
 
-typedef struct whole { dil__variant *v; dil__link **link; uint32_t n; } whole; /* [n] of both */
-
-static dil_status open_whole(dil__profiler *p, const size_t level[DIL__KINDS], whole *m, dil_err *err)
+static dil_status open_whole(dil__profiler *p, const size_t level[DIL__KINDS], dil__variant *v, dil__link **link, dil_err *err)
 {
-    *m = (whole){calloc(p->n_layers, sizeof *m->v), calloc(p->n_layers, sizeof *m->link), p->n_layers};
-    if (!m->v || !m->link) return dil_fail(err, DIL_EMEMORY, "out of memory");
     for (uint32_t l = 0; l < p->n_layers; l++) {
-        dil__variant_init(&m->v[l], &p->weights);
-        dil_weights w = dil__variant_weights(&m->v[l]);
-        dil_status st = dil__profiler_level(p, l, level[dil__profiler_kind(p, l) - p->kind], &m->v[l], err);
-        if (st == DIL_OK) st = dil__chain_link(p->chain, l, &w, &m->link[l], err);
+        dil__variant *of = l + 1 == p->n_layers && p->arch.tied_head ? &v[0] : &v[l];
+        dil_weights w = dil__variant_weights(of);
+        dil_status st = dil__profiler_level(p, l, level[dil__profiler_kind(p, l) - p->kind], of, err);
+        if (st == DIL_OK) st = dil__chain_link(p->chain, l, &w, &link[l], err);
         if (st != DIL_OK) return st;
         if (!dil_progress_step(p->progress, "checking whole models", l, p->n_layers))
             return dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
@@ -283,31 +304,23 @@ static dil_status open_whole(dil__profiler *p, const size_t level[DIL__KINDS], w
     return DIL_OK;
 }
 
-static void close_whole(whole *m)
-{
-    for (uint32_t l = 0; l < m->n; l++) {
-        if (m->link) dil__link_close(m->link[l]);
-        if (m->v) dil__variant_fini(&m->v[l]);
-    }
-    free(m->link);
-    free(m->v);
-}
-
 /* f: the sum of the layers' divergences, the measured one, the increase of the loss. */
-static dil_status check_level(dil__profiler *p, double bits, double f[3], dil_err *err)
+static dil_status check_level(dil__profiler *p, size_t check, double f[3], dil_err *err)
 {
     size_t level[DIL__KINDS];
-    for (size_t i = 0; i < DIL__KINDS; i++) level[i] = nearest_level(&p->kind[i], bits);
+    for (size_t i = 0; i < DIL__KINDS; i++) level[i] = nearest_level(&p->kind[i], check_bits[check]);
     f[0] = 0;
     for (uint32_t l = 0; l < p->n_layers; l++) {
         if (l + 1 == p->n_layers && p->arch.tied_head) continue; /* counted with the embedding */
         f[0] += p->kl[(size_t)l * DIL__LEVELS_MAX + level[dil__profiler_kind(p, l) - p->kind]];
     }
-    whole m;
+    dil__link **link = calloc(p->n_layers, sizeof *link);
+    if (!link) return dil_fail(err, DIL_EMEMORY, "out of memory");
     dil__effect e;
-    dil_status st = open_whole(p, level, &m, err);
-    if (st == DIL_OK) st = dil__chain_effect_all(p->chain, m.link, &e, err);
-    close_whole(&m);
+    dil_status st = open_whole(p, level, p->check_weights[check], link, err);
+    if (st == DIL_OK) st = dil__chain_effect_all(p->chain, link, &e, err);
+    for (uint32_t l = 0; l < p->n_layers; l++) dil__link_close(link[l]);
+    free(link);
     if (st != DIL_OK) return st;
     f[1] = e.kl;
     f[2] = e.loss - dil__chain_loss(p->chain);
@@ -316,19 +329,18 @@ static dil_status check_level(dil__profiler *p, double bits, double f[3], dil_er
 
 static dil_status check_models(dil__profiler *p, dil_err *err)
 {
-    static const double bits[] = {4.5, 4.1, 3.5};
     double xy = 0, xx = 0;
-    for (size_t i = 0; i < sizeof bits / sizeof bits[0]; i++) {
+    for (size_t i = 0; i < DIL__CHECKS; i++) {
         char key[DIL__JOURNAL_KEY];
         double *f = p->check[p->n_checks];
-        snprintf(key, sizeof key, "check:%g", bits[i]);
+        snprintf(key, sizeof key, "check:%g", check_bits[i]);
         if (!dil__journal_get(p->journal, key, f, 3)) {
-            dil_status st = check_level(p, bits[i], f, err);
+            dil_status st = check_level(p, i, f, err);
             if (st == DIL_OK) st = dil__journal_put(p->journal, key, f, 3, err);
             if (st != DIL_OK) return st;
         }
         const dil__kind *k = &p->kind[DIL__BLOCK];
-        memcpy(p->check_level[p->n_checks], k->level[nearest_level(k, bits[i])].name, sizeof p->check_level[0]);
+        memcpy(p->check_level[p->n_checks], k->level[nearest_level(k, check_bits[i])].name, sizeof p->check_level[0]);
         p->n_checks++;
         xy += f[1] * f[2];
         xx += f[1] * f[1];
@@ -344,6 +356,11 @@ dil_status dil__profiler_damage(dil__profiler *p, dil_err *err)
     p->kl = calloc(n, sizeof *p->kl);
     p->weight = calloc(n, sizeof *p->weight);
     if (!p->kl || !p->weight) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    for (size_t i = 0; i < DIL__CHECKS; i++) {
+        p->check_weights[i] = calloc(p->n_layers, sizeof *p->check_weights[i]);
+        if (!p->check_weights[i]) return dil_fail(err, DIL_EMEMORY, "out of memory");
+        for (uint32_t l = 0; l < p->n_layers; l++) dil__variant_init(&p->check_weights[i][l], &p->weights);
+    }
     dil_status st = all_tables(p, err);
     if (st == DIL_OK) st = all_blocks(p, err);
     return st == DIL_OK ? check_models(p, err) : st;

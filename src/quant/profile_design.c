@@ -8,12 +8,12 @@
 
 enum { SAMPLED_BLOCKS = 4 };
 
-/* What is worth trying in a block. Where a row takes 256-wide blocks these crowd out the 32-wide ones. */
+/* What is worth trying in a block. Where a row takes 256-wide blocks these crowd out the 32-wide ones. IQ2_S is left out: it errs as
+ * much as Q2_K, which is made 30 times as fast, and saves 0.06 bits. */
 static const dil_type narrow_types[] = {DIL_TYPE_Q8_0, DIL_TYPE_Q5_1, DIL_TYPE_Q5_0, DIL_TYPE_Q4_1, DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0,
                                         DIL_TYPE_MXFP4, DIL_TYPE_Q2_0};
 static const dil_type wide_types[] = {DIL_TYPE_Q8_0, DIL_TYPE_Q6_K, DIL_TYPE_Q5_K, DIL_TYPE_Q4_K, DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0,
-                                      DIL_TYPE_IQ4_XS, DIL_TYPE_Q3_K, DIL_TYPE_IQ3_S, DIL_TYPE_IQ3_XXS, DIL_TYPE_Q2_K, DIL_TYPE_IQ2_S,
-                                      DIL_TYPE_IQ2_XS};
+                                      DIL_TYPE_IQ4_XS, DIL_TYPE_Q3_K, DIL_TYPE_IQ3_S, DIL_TYPE_IQ3_XXS, DIL_TYPE_Q2_K, DIL_TYPE_IQ2_XS};
 static const dil_type table_types[] = {DIL_TYPE_Q8_0, DIL_TYPE_Q6_K, DIL_TYPE_Q5_K, DIL_TYPE_Q5_0, DIL_TYPE_Q4_1, DIL_TYPE_Q4_K,
                                        DIL_TYPE_IQ4_NL, DIL_TYPE_Q4_0, DIL_TYPE_IQ4_XS, DIL_TYPE_MXFP4, DIL_TYPE_Q3_K, DIL_TYPE_Q2_K};
 static const double ladder[] = {16, 8.5, 6.6, 5.75, 5.25, 5.0, 4.75, 4.5, 4.35, 4.2, 4.05, 3.9, 3.75, 3.5, 3.2, 2.8};

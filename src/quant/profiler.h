@@ -13,6 +13,7 @@
 
 /* Layers of one kind have the same shapes and levels. */
 enum { DIL__EMBEDDING, DIL__BLOCK, DIL__HEAD, DIL__KINDS };
+enum { DIL__CHECKS = 3 };
 
 typedef struct dil__kind {
     uint32_t layer;                          /* the first layer of this kind */
@@ -41,8 +42,10 @@ typedef struct dil__profiler {
     dil__chain *chain;
     dil__kind kind[DIL__KINDS];
     double *kl, *weight;     /* [n_layers][DIL__LEVELS_MAX] */
-    double check[4][3];      /* predicted, measured, loss increase of whole models at one level */
-    char check_level[4][32];
+    /* Whole models near one level each. */
+    double check[DIL__CHECKS][3];      /* predicted and measured divergence, increase of the loss */
+    char check_level[DIL__CHECKS][32];
+    dil__variant *check_weights[DIL__CHECKS]; /* [n_layers] made while the blocks were measured; empty: to be made */
     uint32_t n_checks;
     uint32_t n_measured, n_interpolated;
     double kl_to_loss;

@@ -1,0 +1,125 @@
+/* The sampler against its definition: frequencies of many draws, greedy ties, truncations, penalties. */
+#include <dilemma/engine.h>
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define N 50u
+
+static void fill(float *l)
+{
+    for (uint32_t i = 0; i < N; i++) l[i] = 3 * sinf((float)i * 1.7f);
+}
+
+static void greedy_takes_the_lowest_id_among_equals(void **state)
+{
+    (void)state;
+    float l[6] = {1, 5, 2, 5, 5, -1}, lp;
+    dil_sampler_opts o = dil_sampler_defaults();
+    o.temperature = 0;
+    dil_sampler *s = dil_sampler_new(&o, 6);
+    for (int i = 0; i < 3; i++) assert_int_equal(dil_sampler_pick(s, l, &lp), 1);
+    double z = 3 * exp(5) + exp(1) + exp(2) + exp(-1);
+    assert_float_equal(lp, (float)log(exp(5) / z), 1e-6f);
+    dil_sampler_free(s);
+}
+
+/* Draws under o follow softmax(l / temperature) restricted to `kept`. */
+static void check_frequencies(dil_sampler_opts o, const float *l, const bool *kept)
+{
+    enum { DRAWS = 200000 };
+    double p[N] = {0}, sum = 0;
+    int count[N] = {0};
+    for (uint32_t i = 0; i < N; i++) sum += p[i] = kept[i] ? exp((double)l[i] / (double)o.temperature) : 0;
+    dil_sampler *s = dil_sampler_new(&o, N);
+    for (int i = 0; i < DRAWS; i++) count[dil_sampler_pick(s, l, NULL)]++;
+    for (uint32_t i = 0; i < N; i++) {
+        double e = DRAWS * p[i] / sum;
+        if (fabs(count[i] - e) > 5 * sqrt(e) + 1e-9) fail_msg("token %u: drawn %d times, expected %.1f", i, count[i], e);
+    }
+    dil_sampler_free(s);
+}
+
+static void draws_follow_the_truncated_distribution(void **state)
+{
+    (void)state;
+    float l[N];
+    bool kept[N];
+    fill(l);
+    dil_sampler_opts o = {.temperature = 0.7f, .top_p = 1, .repeat_penalty = 1, .seed = 4};
+    for (uint32_t i = 0; i < N; i++) kept[i] = true;
+    check_frequencies(o, l, kept);
+    o.top_k = 5;
+    for (uint32_t i = 0; i < N; i++) {
+        int above = 0;
+        for (uint32_t k = 0; k < N; k++) above += l[k] > l[i];
+        kept[i] = above < 5;
+    }
+    check_frequencies(o, l, kept);
+    o.top_k = 0;
+    o.min_p = 0.3f;
+    float max = -1e9f;
+    for (uint32_t i = 0; i < N; i++) max = fmaxf(max, l[i]);
+    for (uint32_t i = 0; i < N; i++) kept[i] = exp((double)(l[i] - max) / 0.7) >= 0.3;
+    check_frequencies(o, l, kept);
+    o.min_p = 0;
+    o.top_p = 0.6f;
+    double sum = 0;
+    for (uint32_t i = 0; i < N; i++) sum += exp((double)l[i] / 0.7);
+    for (uint32_t i = 0; i < N; i++) { /* in, while those above it do not yet make up 0.6 */
+        double above = 0;
+        for (uint32_t k = 0; k < N; k++) above += l[k] > l[i] ? exp((double)l[k] / 0.7) : 0;
+        kept[i] = above < 0.6 * sum;
+    }
+    check_frequencies(o, l, kept);
+}
+
+static void one_seed_gives_one_sequence(void **state)
+{
+    (void)state;
+    float l[N];
+    fill(l);
+    dil_sampler_opts o = dil_sampler_defaults();
+    o.seed = 99;
+    dil_sampler *a = dil_sampler_new(&o, N), *b = dil_sampler_new(&o, N);
+    for (int i = 0; i < 1000; i++) assert_int_equal(dil_sampler_pick(a, l, NULL), dil_sampler_pick(b, l, NULL));
+    dil_sampler_free(a);
+    dil_sampler_free(b);
+}
+
+static void penalties_turn_away_from_what_was_said(void **state)
+{
+    (void)state;
+    float l[4] = {2.0f, 1.9f, 1.0f, -1.0f};
+    dil_sampler_opts o = {.temperature = 0, .top_p = 1, .repeat_penalty = 1, .presence_penalty = 0.5f, .frequency_penalty = 0.2f};
+    dil_sampler *s = dil_sampler_new(&o, 4);
+    float now[4];
+    int count[4] = {0};
+    for (int i = 0; i < 7; i++) {
+        for (int k = 0; k < 4; k++) now[k] = l[k] - (count[k] ? 0.5f + 0.2f * (float)count[k] : 0);
+        int best = 0;
+        for (int k = 1; k < 4; k++) best = now[k] > now[best] ? k : best;
+        int32_t id = dil_sampler_pick(s, l, NULL);
+        assert_int_equal(id, best);
+        dil_sampler_accept(s, id);
+        count[id]++;
+    }
+    dil_sampler_accept(s, -1);
+    dil_sampler_accept(s, 4); /* out of range: nothing happens */
+    dil_sampler_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
+        cmocka_unit_test(draws_follow_the_truncated_distribution),
+        cmocka_unit_test(one_seed_gives_one_sequence),
+        cmocka_unit_test(penalties_turn_away_from_what_was_said),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
