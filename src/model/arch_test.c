@@ -89,13 +89,24 @@ static dil_status read_model(dil_arch *out, dil_err *err)
     return s;
 }
 
+#define SAME(field) \
+    if (memcmp(&a->field, &b->field, sizeof a->field) != 0) fail_msg("%s differs", #field)
+
+static void same_fields(const dil_arch *a, const dil_arch *b)
+{
+    SAME(family); SAME(name); SAME(n_blocks); SAME(n_embd); SAME(n_embd_word); SAME(n_ff); SAME(n_head); SAME(n_head_kv); SAME(head_dim);
+    SAME(n_vocab); SAME(n_ctx_train); SAME(norm); SAME(norm_eps); SAME(norm_before); SAME(final_norm); SAME(positions); SAME(position_offset);
+    SAME(rope_freq_base); SAME(rope_scale); SAME(rope_dims); SAME(rope_freqs); SAME(act); SAME(gated_ffn); SAME(attn_bias); SAME(ffn_bias);
+    SAME(tied_head);
+}
+
 static void same(dil_arch a)
 {
     dil_arch b;
     dil_err err = {0};
     write_model(&a, &(damage){0});
     if (read_model(&b, &err) != DIL_OK) fail_msg("%s", err.text);
-    assert_memory_equal(&a, &b, sizeof a); /* all of it is named members and zeroed padding on both sides */
+    same_fields(&a, &b);
 }
 
 static void an_architecture_reads_back_as_it_was_written(void **state)
