@@ -13,7 +13,8 @@ typedef struct options {
     const char *prompt, *device;
     int64_t n, threads, top_k, seed, context;
     double temp, top_p, min_p;
-    bool chat, json;
+    const char *ids, *logits;
+    bool chat, json, exact;
 } options;
 
 typedef struct generation {
@@ -37,8 +38,27 @@ static dil_status read_prompt(const options *o, generation *g, dil_err *err)
     return DIL_OK;
 }
 
+/* "1,2,3" */
+static dil_status parse_ids(const char *text, dil_ids *out, dil_err *err)
+{
+    size_t cap = 1;
+    for (const char *p = text; *p; p++) cap += *p == ',';
+    out->id = calloc(cap, sizeof *out->id);
+    if (!out->id) return dil_fail(err, DIL_EMEMORY, "no memory for %zu tokens", cap);
+    while (out->n < cap) {
+        char *end;
+        long v = strtol(text, &end, 10);
+        if (end == text || v < 0 || v > INT32_MAX || (*end && *end != ',')) break;
+        out->id[out->n++] = (int32_t)v;
+        if (!*end) return DIL_OK;
+        text = end + 1;
+    }
+    return dil_fail(err, DIL_EUSAGE, "--ids wants token ids such as 1,2,3, not '%.40s'", text);
+}
+
 static dil_status tokenize(const options *o, generation *g, dil_err *err)
 {
+    if (o->ids) return parse_ids(o->ids, &g->prompt, err);
     const char *text = dil_buf_str(&g->given);
     dil_status s = DIL_OK;
     if (o->chat) {
@@ -63,16 +83,18 @@ static dil_status open_stage(const options *o, generation *g, dil_err *err)
     so.device = o->device;
     so.n_threads = (int)o->threads;
     so.n_ctx = (uint32_t)want;
+    so.no_flash = o->exact;
+    if (o->exact) so.kv_type = DIL_TYPE_F32;
     return dil_stage_open(&g->model.arch, &g->model.weights, &so, dil_cli_progress(), &g->stage, err);
 }
 
 static dil_status open_all(const options *o, const char *path, generation *g, dil_err *err)
 {
     dil_status s = dil_cli_model_open(path, &g->model, err);
-    if (!s) s = dil_tokenizer_new(g->model.file, &g->tok, err);
-    if (!s && dil_tokenizer_n_vocab(g->tok) > g->model.arch.n_vocab)
+    if (!s && (!o->ids || dil_gguf_kv_find(g->model.file, "tokenizer.ggml.model"))) s = dil_tokenizer_new(g->model.file, &g->tok, err);
+    if (!s && g->tok && dil_tokenizer_n_vocab(g->tok) > g->model.arch.n_vocab)
         s = dil_fail(err, DIL_EFORMAT, "the tokenizer has %u tokens, the model's table %u", dil_tokenizer_n_vocab(g->tok), g->model.arch.n_vocab);
-    if (!s) s = read_prompt(o, g, err);
+    if (!s && !o->ids) s = read_prompt(o, g, err);
     if (!s) s = tokenize(o, g, err);
     if (!s) s = open_stage(o, g, err);
     if (s) return s;
@@ -115,10 +137,35 @@ static dil_status prefill(generation *g, dil_err *err)
     return DIL_OK;
 }
 
+/* Logits of every prompt token, before anything is generated. */
+static dil_status write_logits(const options *o, generation *g, dil_err *err)
+{
+    dil_outfile f;
+    dil_status s = dil_outfile_open(&f, o->logits, err);
+    if (s) return s;
+    size_t vocab = g->model.arch.n_vocab;
+    enum { ROWS = 32 };
+    float *rows = malloc(ROWS * vocab * sizeof *rows);
+    if (!rows) s = dil_fail(err, DIL_EMEMORY, "no memory for %d rows of logits", ROWS);
+    for (size_t at = 0; !s && at < g->prompt.n; at += ROWS) {
+        int32_t pos[ROWS];
+        uint8_t want[ROWS];
+        size_t n = g->prompt.n - at < ROWS ? g->prompt.n - at : ROWS;
+        for (size_t i = 0; i < n; i++) pos[i] = (int32_t)(at + i), want[i] = 1;
+        dil_batch b = {.n_tokens = (uint32_t)n, .token = g->prompt.id + at, .pos = pos, .want = want};
+        s = dil_stage_eval(g->stage, &b, NULL, rows, err);
+        if (!s && fwrite(rows, vocab * sizeof *rows, n, f.stream) != n) s = dil_fail_errno(err, "%s", o->logits);
+    }
+    free(rows);
+    if (!s) return dil_outfile_commit(&f, err);
+    dil_outfile_abort(&f);
+    return s;
+}
+
 static dil_status say(generation *g, int32_t id, bool stream, dil_err *err)
 {
     size_t len = 0;
-    const char *bytes = dil_tokenizer_is_special(g->tok, id) ? NULL : dil_token_bytes(g->tok, id, &len);
+    const char *bytes = !g->tok || dil_tokenizer_is_special(g->tok, id) ? NULL : dil_token_bytes(g->tok, id, &len);
     if (!bytes) return DIL_OK;
     if (!dil_buf_append(&g->text, bytes, len)) return dil_fail(err, DIL_ELIMIT, "more than %zu bytes of text", g->text.max);
     if (stream && (fwrite(bytes, 1, len, stdout) != len || fflush(stdout) != 0)) return dil_fail_errno(err, "standard output");
@@ -127,12 +174,13 @@ static dil_status say(generation *g, int32_t id, bool stream, dil_err *err)
 
 static dil_status generate(const options *o, generation *g, dil_err *err)
 {
-    dil_status s = prefill(g, err);
+    dil_status s = o->logits ? write_logits(o, g, err) : DIL_OK;
+    if (!s) s = prefill(g, err);
     uint32_t n_ctx = dil_stage_get_opts(g->stage)->n_ctx;
     int64_t start = dil_now_ns();
     while (!s && g->n < (uint32_t)o->n && !dil_cli_interrupted()) {
         int32_t id = dil_sampler_pick(g->sampler, g->logits, NULL);
-        g->stopped = dil_tokenizer_is_eog(g->tok, id);
+        g->stopped = g->tok && dil_tokenizer_is_eog(g->tok, id);
         if (g->stopped) break;
         dil_sampler_accept(g->sampler, id);
         g->id[g->n++] = id;
@@ -215,6 +263,9 @@ static int run(int argc, char **argv)
         {"--context", 'c', DIL_CLI_INT, &o.context, "N", "tokens of context (default: as many as the call needs)", 1, 1 << 22, NULL},
         {"--threads", 't', DIL_CLI_INT, &o.threads, "N", "threads (default: all CPUs at hand)", 1, 512, NULL},
         {"--device", 0, DIL_CLI_STR, &o.device, "NAME", "where to compute (default CPU)", 0, 0, NULL},
+        {"--ids", 0, DIL_CLI_STR, &o.ids, "N,N", "token ids in place of a text", 0, 0, NULL},
+        {"--logits", 0, DIL_CLI_STR, &o.logits, "FILE", "write the logits of every prompt token: float32 [tokens][vocabulary]", 0, 0, NULL},
+        {"--exact", 0, DIL_CLI_FLAG, &o.exact, NULL, "F32 cache and plain attention: the reference arithmetic, slower", 0, 0, NULL},
         {"--json", 0, DIL_CLI_FLAG, &o.json, NULL, "text, token ids, timings and memory as JSON, when done", 0, 0, NULL},
         DIL_CLI_END};
     dil_cli_list pos = {0};
@@ -222,7 +273,7 @@ static int run(int argc, char **argv)
                                "Generates text with a model on this machine, and shows it as it comes.\n\n"
                                "example: dilemma run model.gguf --chat -p 'Why is the sky blue?'", opts, &pos, 1, 1);
     if (status >= 0) return status;
-    if (!o.prompt) return dil_cli_usage("run: -p TEXT is missing (see dilemma run --help)");
+    if (!o.prompt && !o.ids) return dil_cli_usage("run: -p TEXT is missing (see dilemma run --help)");
     generation g = {0};
     dil_err err = {0};
     dil_buf_init(&g.given, PROMPT_BYTES_MAX);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POLL_LEVEL 50 /* how long idle workers spin before they sleep; ggml's own default, measured best on two cores */
+#define POLL_LEVEL 50 /* how long idle workers spin before they sleep; ggml's own default */
 
 static void forward_log(enum ggml_log_level level, const char *text, void *user)
 {
@@ -134,20 +134,20 @@ static void list_extra_bufts(dil__device *d)
     for (; list && *list && d->n_extra < DIL__EXTRA_BUFTS; list++) d->extra[d->n_extra++] = *list;
 }
 
-static dil_status open_cpu(dil__device *d, int n_threads, bool start, dil_err *err)
+static dil_status open_cpu(dil__device *d, int n_threads, dil__start start, dil_err *err)
 {
     d->n_threads = n_threads > 0 ? n_threads : dil_cpu_count();
     if (d->n_threads > DIL__THREADS_MAX) d->n_threads = DIL__THREADS_MAX;
     list_extra_bufts(d);
-    if (!start) return DIL_OK;
+    if (start == DIL__DESCRIBE) return DIL_OK;
     struct ggml_threadpool_params p = ggml_threadpool_params_default(d->n_threads);
-    p.poll = POLL_LEVEL;
+    p.poll = start == DIL__START_SPIN ? POLL_LEVEL : 0;
     d->pool = ggml_threadpool_new(&p);
     if (!d->pool) return dil_fail(err, DIL_EMEMORY, "engine: cannot start %d threads", d->n_threads);
     return DIL_OK;
 }
 
-dil_status dil__device_open(const char *name, int n_threads, bool start, dil__device *out, dil_err *err)
+dil_status dil__device_open(const char *name, int n_threads, dil__start start, dil__device *out, dil_err *err)
 {
     dil__ggml_setup();
     dil__device d = {0};
@@ -165,7 +165,7 @@ dil_status dil__device_open(const char *name, int n_threads, bool start, dil__de
     dil_status status = DIL_OK;
     if (d.is_cpu) {
         status = open_cpu(&d, n_threads, start, err);
-    } else if (start) {
+    } else if (start != DIL__DESCRIBE) {
         d.backend = ggml_backend_dev_init(d.dev, NULL);
         if (!d.backend) status = dil_fail(err, DIL_EIO, "device '%s' does not start", name);
     }

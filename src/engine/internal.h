@@ -36,8 +36,10 @@ typedef struct dil__device {
     size_t work_size;
 } dil__device;
 
-/* start: with threads and streams; else only what is needed to describe and measure. */
-dil_status dil__device_open(const char *name, int n_threads, bool start, dil__device *out, dil_err *err);
+/* What idle worker threads do: a stage of a pipeline waits for its neighbours most of the time, and spinning would take the
+ * processor from whoever else is on the machine; a whole model has its next graph at once. */
+typedef enum dil__start { DIL__DESCRIBE /* no threads, no streams: to measure sizes */, DIL__START_SLEEP, DIL__START_SPIN } dil__start;
+dil_status dil__device_open(const char *name, int n_threads, dil__start start, dil__device *out, dil_err *err);
 void dil__device_close(dil__device *d);
 /* Makes the scratch large enough for the graph; of a device that was not started only its size is noted. */
 dil_status dil__device_reserve(dil__device *d, struct ggml_cgraph *g, dil_err *err);

@@ -43,7 +43,7 @@ static dil_status measure(const dil_arch *a, const dil_stage_opts *o, uint64_t *
     s->arch = *a;
     s->opts = *o;
     s->layers = dil__layers_of(a, o->first_layer, o->last_layer);
-    dil_status status = dil__device_open(o->device, o->n_threads, false, &s->device, err);
+    dil_status status = dil__device_open(o->device, o->n_threads, DIL__DESCRIBE, &s->device, err);
     if (!status) status = dil__weights_load(&s->arch, &s->layers, NULL, &s->device, true, 0, NULL, &s->weights, err);
     if (!status) status = dil__kv_open(&s->arch, &s->layers, o, &s->device, true, &s->kv, err);
     link_parts(s);
@@ -96,7 +96,7 @@ static dil_status open_parts(dil_stage *s, const dil_progress *progress, dil_err
 {
     uint64_t kv = 0, buffers = 0;
     dil_status status = measure(&s->arch, &s->opts, &kv, &buffers, err);
-    if (!status) status = dil__device_open(s->opts.device, s->opts.n_threads, true, &s->device, err);
+    if (!status) status = dil__device_open(s->opts.device, s->opts.n_threads, s->layers.embd && s->layers.head ? DIL__START_SPIN : DIL__START_SLEEP, &s->device, err);
     if (status) return status;
     s->opts.n_threads = s->device.n_threads;
     s->opts.device = ggml_backend_dev_name(s->device.dev);
