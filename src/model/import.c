@@ -237,18 +237,25 @@ static uint64_t source_row(const item *it, uint64_t r)
     return head * it->head_dim + in % 2 * (it->head_dim / 2) + in / 2;
 }
 
+/* n elements of the source, from element `from` on, appended to v; without a source `values` or `fill`. */
+static void gather(const item *it, uint64_t from, size_t n, float *v)
+{
+    if (it->src) {
+        to_float(it->src->type, it->src->data + from * (it->src->type == DIL_TYPE_F32 ? 4 : 2), n, v);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) v[i] = it->values ? it->values[from + i] : it->fill;
+}
+
 /* A bias is a column: each of its elements is a row here. */
-static dil_status write_item(const import *im, const item *it)
+static dil_status write_converted(const import *im, const item *it, uint64_t elems, uint64_t run)
 {
     float v[CHUNK];
-    uint64_t elems = it->out.ne[0] * it->out.ne[1];
-    uint64_t run = it->head_dim == 0 ? elems : it->out.n_dims == 1 ? 1 : it->out.ne[0]; /* contiguous in the source */
-    size_t elem_bytes = it->src && it->src->type != DIL_TYPE_F32 ? 2 : 4, fill = 0;
+    size_t fill = 0;
     for (uint64_t at = 0; at < elems;) {
         uint64_t from = source_row(it, at / run) * run + at % run, n = run - at % run;
         if (n > CHUNK - fill) n = CHUNK - fill;
-        if (it->src) to_float(it->src->type, it->src->data + from * elem_bytes, (size_t)n, v + fill);
-        for (size_t i = 0; !it->src && i < n; i++) v[fill + i] = it->values ? it->values[from + i] : it->fill;
+        gather(it, from, (size_t)n, v + fill);
         fill += (size_t)n;
         at += n;
         if (fill < CHUNK && at < elems) continue;
@@ -257,6 +264,46 @@ static dil_status write_item(const import *im, const item *it)
         fill = 0;
     }
     return DIL_OK;
+}
+
+/* Whether an exponent is all ones: NaN or infinity. */
+static bool any_special(dil_type type, const uint8_t *p, size_t n)
+{
+    uint32_t seen = 0, mask = type == DIL_TYPE_F16 ? 0x7c00 : type == DIL_TYPE_BF16 ? 0x7f80 : 0x7f800000;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = 0;
+        if (type == DIL_TYPE_F32) memcpy(&u, p + 4 * i, 4);
+        else u = (uint32_t)(p[2 * i] | p[2 * i + 1] << 8);
+        seen |= (u & mask) == mask;
+    }
+    return seen != 0;
+}
+
+/* Equal types and order: the bytes go out as they are. What is not finite takes the other way, which names it. */
+static dil_status write_same(const import *im, const item *it, uint64_t elems)
+{
+    size_t size = it->out.type == DIL_TYPE_F32 ? 4 : 2;
+    for (uint64_t at = 0; at < elems;) {
+        size_t n = elems - at < CHUNK ? (size_t)(elems - at) : CHUNK;
+        const uint8_t *p = it->src->data + at * size;
+        if (any_special(it->out.type, p, n)) {
+            float v[CHUNK];
+            to_float(it->out.type, p, n, v);
+            return check_values(im, it, v, n);
+        }
+        dil_status s = dil_gguf_write_data(im->w, p, n * size, im->err);
+        if (s != DIL_OK) return s;
+        at += n;
+    }
+    return DIL_OK;
+}
+
+static dil_status write_item(const import *im, const item *it)
+{
+    uint64_t elems = it->out.ne[0] * it->out.ne[1];
+    if (it->src && it->src->type == it->out.type && it->head_dim == 0) return write_same(im, it, elems);
+    uint64_t run = it->head_dim == 0 ? elems : it->out.n_dims == 1 ? 1 : it->out.ne[0]; /* contiguous in the source */
+    return write_converted(im, it, elems, run);
 }
 
 static dil_status write_all(const import *im, const char *out, const dil_progress *progress)
