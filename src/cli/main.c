@@ -14,6 +14,7 @@ extern const dil_cli_cmd dil_cli_quantize;
 extern const dil_cli_cmd dil_cli_eval;
 extern const dil_cli_cmd dil_cli_keys;
 extern const dil_cli_cmd dil_cli_node;
+extern const dil_cli_cmd dil_cli_probe;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_run,
@@ -27,6 +28,7 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_eval,
     &dil_cli_keys,
     &dil_cli_node,
+    &dil_cli_probe,
     NULL
 };
 

@@ -1,0 +1,148 @@
+/* dilemma probe: nodes in, cluster.json out. */
+#include "cli/cli.h"
+
+#include <dilemma/probe.h>
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char about[] =
+    "Asks each node what it offers, has every node measure its link to every other (latency, bandwidth), and writes\n"
+    "cluster.json. A node is [NAME=]HOST:PORT[,KEY]; KEY is its public key or a .pub file and may be left out when\n"
+    "--keys names a cluster's folder (dilemma keys cluster) with NAME.pub in it. Nodes without a name are a, b, c, ...\n\n"
+    "  dilemma probe --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100 -o cluster.json";
+
+typedef struct target {
+    char name[DIL_NAME_MAX], address[DIL_NAME_MAX], key[DIL_KEY_CHARS + 1];
+} target;
+
+static dil_status read_key_word(const char *word, char out[DIL_KEY_CHARS + 1], dil_err *err)
+{
+    dil_keyring ring;
+    if (dil_key_is_valid(word)) {
+        memcpy(out, word, DIL_KEY_CHARS + 1);
+        return DIL_OK;
+    }
+    dil_status s = dil_keyring_read(word, &ring, err);
+    if (s != DIL_OK) return s;
+    if (ring.n == 1) memcpy(out, ring.entry[0].key, DIL_KEY_CHARS + 1);
+    else s = dil_fail(err, DIL_EFORMAT, "%s: %zu keys, wanted one", word, ring.n);
+    dil_keyring_fini(&ring);
+    return s;
+}
+
+/* [NAME=]HOST:PORT[,KEY]; a key may hold '=' itself, an address may not. */
+static dil_status parse_target(const char *word, size_t index, const char *dir, bool insecure, target *t, dil_err *err)
+{
+    const char *comma = strchr(word, ','), *end = comma ? comma : word + strlen(word);
+    const char *eq = memchr(word, '=', (size_t)(end - word)), *address = eq ? eq + 1 : word;
+    if (eq) snprintf(t->name, sizeof t->name, "%.*s", (int)(eq - word), word);
+    else if (index < 26) snprintf(t->name, sizeof t->name, "%c", (char)('a' + (int)index));
+    else snprintf(t->name, sizeof t->name, "n%zu", index);
+    if (snprintf(t->address, sizeof t->address, "%.*s", (int)(end - address), address) >= (int)sizeof t->address || !t->address[0])
+        return dil_fail(err, DIL_EUSAGE, "'%s' is not [NAME=]HOST:PORT[,KEY]", word);
+    if (insecure) return DIL_OK;
+    if (comma) return read_key_word(comma + 1, t->key, err);
+    if (dir) return dil_keys_public(dir, t->name, t->key, err);
+    return dil_fail(err, DIL_EAUTH, "node %s: say its public key (%s,KEY), --keys DIR, or --insecure", t->name, word);
+}
+
+static dil_status own_key(const char *file, const char *dir, dil_keypair *out, dil_err *err)
+{
+    char path[4096];
+    if (file) return dil_keypair_read(file, out, err);
+    if (!dir) {
+        dil_status s = dil_keys_path("key", path, sizeof path, err);
+        return s == DIL_OK ? dil_keypair_read(path, out, err) : s;
+    }
+    if (snprintf(path, sizeof path, "%s/coordinator.key", dir) >= (int)sizeof path) return dil_fail(err, DIL_ELIMIT, "the path is too long");
+    return dil_keypair_read(path, out, err);
+}
+
+static void print_nodes(const dil_cluster *c)
+{
+    printf("%-10s %-22s %10s %8s %9s  %s\n", "node", "address", "memory", "threads", "throttle", "device");
+    for (uint32_t i = 0; i < c->n_nodes; i++) {
+        const dil_cluster_node *n = &c->nodes[i];
+        char mem[32];
+        printf("%-10s %-22s %10s %8u %9.2f  %s %s\n", n->name, n->address, dil_format_bytes(n->memory_bytes, mem), n->threads, n->throttle, n->device, n->cpu);
+    }
+    if (!c->nodes[0].n_kernels) return;
+    printf("\n%-10s", "us/column");
+    for (uint32_t k = 0; k < c->nodes[0].n_kernels; k++) printf(" %8s", c->nodes[0].kernels[k].type);
+    printf("   (%u x %u, one column)\n", c->nodes[0].kernels[0].rows, c->nodes[0].kernels[0].cols);
+    for (uint32_t i = 0; i < c->n_nodes; i++) {
+        printf("%-10s", c->nodes[i].name);
+        for (uint32_t k = 0; k < c->nodes[i].n_kernels; k++) printf(" %8.0f", c->nodes[i].kernels[k].decode_sec * 1e6);
+        putchar('\n');
+    }
+}
+
+static void print_links(const dil_cluster *c)
+{
+    if (c->n_links) printf("\n%-10s %-10s %12s %14s\n", "from", "to", "RTT ms", "Mbit/s");
+    for (uint32_t i = 0; i < c->n_links; i++) {
+        const dil_cluster_link *l = &c->links[i];
+        printf("%-10s %-10s %12.3f %14.1f\n", c->nodes[l->from].name, c->nodes[l->to].name, l->rtt_sec * 1e3, l->bytes_per_sec * 8e-6);
+    }
+}
+
+static int probe(const dil_cli_list *words, const char *dir, const char *key_file, bool insecure, dil_probe_opts *o, const char *entry, const char *out, bool json)
+{
+    dil_err err;
+    dil_keypair me;
+    target *t = calloc(words->n, sizeof *t);
+    dil_probe_node *nodes = calloc(words->n, sizeof *nodes);
+    dil_cluster *c = NULL;
+    dil_status s = t && nodes ? DIL_OK : dil_fail(&err, DIL_EMEMORY, "no memory");
+    for (size_t i = 0; i < words->n && s == DIL_OK; i++) {
+        s = parse_target(words->item[i], i, dir, insecure, &t[i], &err);
+        nodes[i] = (dil_probe_node){t[i].name, t[i].address, t[i].key};
+    }
+    if (s == DIL_OK && !insecure) s = own_key(key_file, dir, &me, &err);
+    o->key = insecure ? NULL : &me;
+    if (s == DIL_OK) s = dil_probe(nodes, (uint32_t)words->n, o, &c, &err);
+    dil_cli_progress_done();
+    if (s == DIL_OK && entry) {
+        uint32_t at = dil_cluster_find(c, entry);
+        if (at == DIL_NO_NODE) s = dil_fail(&err, DIL_ENOTFOUND, "--entry %s: no such node", entry);
+        else c->entry = at;
+    }
+    if (s == DIL_OK && out) s = dil_cluster_write(out, c, &err);
+    if (s == DIL_OK && json && (!out || strcmp(out, "-") != 0)) s = dil_cluster_write("-", c, &err);
+    if (s == DIL_OK && !json && (!out || strcmp(out, "-") != 0)) {
+        print_nodes(c);
+        print_links(c);
+    }
+    dil_cluster_free(c);
+    free(t);
+    free(nodes);
+    return s == DIL_OK ? 0 : dil_cli_fail("probe", &err);
+}
+
+static int run(int argc, char **argv)
+{
+    dil_cli_list words = {0};
+    const char *dir = NULL, *key = NULL, *out = NULL, *entry = NULL;
+    double link_sec = 2, kernel_sec = 0.2;
+    bool insecure = false, json = false;
+    const dil_cli_opt opts[] = {
+        {.name = "--node", .kind = DIL_CLI_LIST, .out = &words, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node"},
+        {.name = "--keys", .kind = DIL_CLI_STR, .out = &dir, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair (DIR/coordinator.key, or dilemma keys path)"},
+        {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys"},
+        {.name = "--entry", .kind = DIL_CLI_STR, .out = &entry, .arg = "NAME", .help = "where requests arrive (the first node)"},
+        {.name = "--link-time", .kind = DIL_CLI_NUM, .out = &link_sec, .arg = "SEC", .help = "at most, for a link (2)", .min = 0.1, .max = 60},
+        {.name = "--kernel-time", .kind = DIL_CLI_NUM, .out = &kernel_sec, .arg = "SEC", .help = "for a node and type; 0: none (0.2)", .min = 0, .max = 60},
+        {.name = "--json", .kind = DIL_CLI_FLAG, .out = &json, .help = "print cluster.json instead of the tables"},
+        {.letter = 'o', .kind = DIL_CLI_STR, .out = &out, .arg = "FILE", .help = "write cluster.json"},
+        DIL_CLI_END};
+    int status = dil_cli_parse(argc, argv, "--node NODE... [-o cluster.json]", about, opts, NULL, 0, 0);
+    if (status >= 0) return status;
+    if (!words.n) return dil_cli_usage("probe: no --node (see dilemma probe --help)");
+    dil_probe_opts o = {.link_sec = link_sec, .kernel_sec = kernel_sec, .progress = dil_cli_progress()};
+    return probe(&words, dir, key, insecure, &o, entry, out, json);
+}
+
+const dil_cli_cmd dil_cli_probe = {"probe", "measure nodes and links", run};
