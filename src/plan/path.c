@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 400 };
+enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48 };
 
 static bool make_weights(const px_root *r, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
@@ -159,11 +159,12 @@ static bool solve_all_nodes(const px_core *c, const px_options *o, px_plan *best
     return ok;
 }
 
+static int keep_of(const px_options *o) { return o->keep > 0 ? o->keep : KEEP; }
+
 /* Best plan over all nodes: first those that cannot matter are dropped, then the rest is searched. */
 static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_report *report) {
-    const int64_t now = dil_now_ns();
-    px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = KEEP,
-                .deadline_ns = now + (o->deadline_ns - now) * 2 / 3};
+    px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = keep_of(o),
+                .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
     if (ok && !b.no_path && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, &b, b.node, b.n_nodes, best, report);
     else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
@@ -178,7 +179,7 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
 dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err) {
     *report = (px_report){.bound = -INFINITY};
     const bool ok = c->hop ? solve_dense(c, o, NULL, best, report)
-                    : c->n_nodes > KEEP ? solve_big(c, o, best, report) : solve_all_nodes(c, o, best, report);
+                    : c->n_nodes > keep_of(o) ? solve_big(c, o, best, report) : solve_all_nodes(c, o, best, report);
     if (!ok) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %d layers on %d nodes", c->n_layers, c->n_nodes);
     if (best->found) report->bound = fmin(report->bound, best->sec);
     return DIL_OK;

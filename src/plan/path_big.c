@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BIG_UNITS = 128, BEAM = 64, BEAM_NEXT = 32, BEAM_SAME = 3, STEPS = 400 };
+enum { BIG_UNITS = 256, BEAM = 64, BEAM_NEXT = 32, BEAM_SAME = 3, STEPS = 400 };
 
 typedef struct state { /* of the beam: layers before `layer` are placed */
     double cost, guess;
@@ -37,6 +37,7 @@ typedef struct big {
     state *pool;
     int n_pool, cap_pool;
     bucket *at;
+    double push;    /* how much more than the bound's weight on damage leads the beam to plans within the budget */
 } big;
 
 static size_t cell(const big *b, int l, int s) { return (size_t)l * (size_t)b->c->n_nodes + (size_t)s; }
@@ -252,8 +253,8 @@ static bool extend_state(big *b, int layer, int i) {
     return true;
 }
 
-/* Beam plans under the multipliers at hand; the best few structures are rounded. */
-static bool beam(big *b) {
+/* Beam plans under the multipliers at hand; the best few structures are rounded. *within: some met the budget. */
+static bool beam(big *b, bool *within) {
     const px_core *c = b->c;
     enum { TRIES = 6 };
     b->n_pool = 0;
@@ -273,7 +274,7 @@ static bool beam(big *b) {
             last = b->pool[i].first;
         }
         double w = b->w.damage;
-        dil__px_round(c, b->plan_node, &w, b->o->best);
+        if (dil__px_round(c, b->plan_node, &w, b->o->best)) *within = true;
         end->index[k] = end->index[--end->n];
     }
     return true;
@@ -282,6 +283,17 @@ static bool beam(big *b) {
 /* --- the ascent --- */
 
 static double target_of(const big *b) { return b->o->best->found ? b->o->best->sec * (1 - b->o->gap) : INFINITY; }
+
+/* At the best weight on damage the relaxation mixes plans on both sides of the budget, and the beam finds those that miss it: it is
+ * led by a larger weight, as little larger as will do. */
+static bool beam_within(big *b, double damage, const double *price) {
+    bool within = false;
+    if (!relax(b, damage * b->push, price)) return true;
+    if (!beam(b, &within)) return false;
+    drop_nodes(b, target_of(b));
+    b->push = within ? fmax(1, b->push / 1.08) : fmin(4, b->push * 1.2);
+    return true;
+}
 
 typedef struct sample { double at, value, slope; } sample;
 
@@ -295,8 +307,6 @@ static bool relax_at(big *b, double at, sample *x) {
         o->bound = x->value;
         o->damage = at;
     }
-    if (x->slope > 0.5 * b->c->damage_max) return true; /* plans near this one would miss the budget */
-    if (!beam(b)) return false;
     drop_nodes(b, target_of(b));
     return true;
 }
@@ -320,6 +330,11 @@ static bool find_damage(big *b, double at, int n_cuts) {
         if (!relax_at(b, mid, &x)) return false;
         if (x.slope > 0) lo = x;
         else hi = x;
+    }
+    for (int i = 0; i < 8 && b->n_live > o->keep && dil_now_ns() < o->deadline_ns && !o->no_path; i++) {
+        const bool had = o->best->found;
+        if (!beam_within(b, o->damage, o->price)) return false;
+        if (had && b->push <= 1.01) break;
     }
     return true;
 }
@@ -373,14 +388,12 @@ static bool ascend(big *b, ascent *a) {
             memcpy(a->y, a->best, (size_t)(c->n_nodes + 1) * sizeof *a->y);
             if (a->theta < 0.01) break;
         }
-        since_drop++;
-        if (since_drop >= 8 && better) {
-            since_drop = 0;
-            if (!beam(b)) return false;
-            drop_nodes(b, target_of(b));
-            if (b->n_live == 0) break;
-        }
         if (!(damage < INFINITY) || !step(b, a, value, damage)) break;
+        if (++since_drop >= 8 && better) {
+            since_drop = 0;
+            drop_nodes(b, target_of(b));
+            if (!beam_within(b, damage_weight, a->price)) return false;
+        }
     }
     return true;
 }
@@ -427,7 +440,7 @@ static void big_fini(big *b) {
 
 bool dil__px_big_run(px_big *o) {
     const size_t S = (size_t)o->c->n_nodes;
-    big b = {.o = o, .c = o->c};
+    big b = {.o = o, .c = o->c, .push = 1};
     o->bound = -INFINITY;
     o->lost = INFINITY;
     o->price = dil__px_alloc(S, sizeof(double));

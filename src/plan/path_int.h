@@ -82,6 +82,17 @@ typedef struct px_front {
     uint8_t *level; /* [n][n_layers] */
 } px_front;
 
+/* The two loops that take nine tenths of the time: gcc vectorises them at -O3 only, and for the machine at hand when told so. */
+#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define PX_HOT __attribute__((optimize("O3"), target_clones("avx512f", "avx2", "default")))
+#else
+#define PX_HOT __attribute__((optimize("O3")))
+#endif
+#else
+#define PX_HOT
+#endif
+
 void *dil__px_alloc(size_t n, size_t size); /* zeroed, NULL on overflow too */
 
 /* --- path_knap.c: byte knapsacks ---------------------------------------------------------------------------------- */
@@ -242,6 +253,7 @@ typedef struct px_options {
     double stop_at;  /* so does a plan this fast */
     int64_t deadline_ns;
     int n_threads;
+    int keep;        /* more nodes than these are thinned out first; 0: the default */
     const dil_progress *progress; /* may be NULL */
 } px_options;
 

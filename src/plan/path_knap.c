@@ -8,28 +8,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define PX_CLONES
-#endif
-
 void *dil__px_alloc(size_t n, size_t size) {
     size_t bytes;
     if (!dil_mul_size(n ? n : 1, size, &bytes)) return NULL;
     return calloc(1, bytes);
 }
 
-PX_CLONES void dil__px_knap_step(const double *restrict in, double *restrict out, int n_units, const int *units, const double *cost,
-                                 int n_levels) {
-    for (int u = 0; u <= n_units; u++) out[u] = INFINITY;
-    for (int q = 0; q < n_levels; q++) {
-        const int n = n_units - units[q];
-        const double add = cost[q];
-        double *restrict to = out + units[q];
-        for (int u = 0; u <= n; u++) {
-            const double v = in[u] + add;
-            to[u] = v < to[u] ? v : to[u];
+/* In blocks, so that what is read and written stays in the nearest cache. */
+PX_HOT void dil__px_knap_step(const double *restrict in, double *restrict out, int n_units, const int *units, const double *cost,
+                              int n_levels) {
+    enum { BLOCK = 256 };
+    for (int from = 0; from <= n_units; from += BLOCK) {
+        const int to = from + BLOCK <= n_units + 1 ? from + BLOCK : n_units + 1;
+        for (int u = from; u < to; u++) out[u] = INFINITY;
+        for (int q = 0; q < n_levels; q++) {
+            const int first = units[q] > from ? units[q] : from, shift = units[q];
+            const double add = cost[q];
+            for (int u = first; u < to; u++) {
+                const double v = in[u - shift] + add;
+                out[u] = v < out[u] ? v : out[u];
+            }
         }
     }
 }
@@ -51,14 +49,53 @@ static void item(const px_core *c, const px_weight *w, int node, int layer, int 
     for (int q = 0; q < c->n_levels; q++) cost[q] = px_cost(c, w, node, layer, q);
 }
 
+/* Part of a unit that rounding down loses on the levels of one layer. */
+static double rounding_loss(const px_core *c, int layer, double store, double unit) {
+    double loss = 0;
+    for (int q = 0; q < c->n_levels; q++) {
+        const double b = px_bytes(c, layer, q);
+        if (b > 0 && b <= store) loss += b / unit - floor(b / unit);
+    }
+    return loss;
+}
+
+/* A unit that divides the levels of the middle layer well, with at most n_units of them to the store: most models have many
+ * layers of one size, and what rounding down loses on each is what the bound loses. -> their number. */
+static int fit_unit(const px_core *c, int node, int n_units, double *unit) {
+    const int layer = c->n_layers / 2;
+    const double store = c->store[node] * (1 + 1e-9);
+    double best = INFINITY;
+    *unit = store / n_units;
+    for (int q = 0; q < c->n_levels; q++) {
+        const double b = px_bytes(c, layer, q);
+        if (!(b > 0 && b <= store)) continue;
+        const int most = (int)(b / store * n_units);
+        for (int j = most; j > 0 && j >= most * 3 / 4; j--) {
+            const double u = b / j * (1 - 1e-12), loss = rounding_loss(c, layer, store, u) * u;
+            if (u >= store / n_units && loss < best) {
+                best = loss;
+                *unit = u;
+            }
+        }
+    }
+    const int n = *unit > 0 ? (int)(store / *unit) : n_units;
+    return n < n_units ? n : n_units;
+}
+
 bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap) {
-    const int K = w->n_units, Q = c->n_levels, L = c->n_layers;
+    double unit;
+    const int K = fit_unit(c, node, w->n_units, &unit), Q = c->n_levels, L = c->n_layers;
     const size_t items = (size_t)L * (size_t)Q;
     double *scratch = malloc((2 * ((size_t)K + 1) + 2 * items) * sizeof *scratch);
     if (!scratch) return false;
     double *cost = scratch + 2 * (K + 1);
     int *units = (int *)(cost + items); /* [L][Q] */
-    for (int l = 0; l < L; l++) item(c, w, node, l, units + l * Q, cost + l * Q);
+    for (int l = 0; l < L; l++)
+        for (int q = 0; q < Q; q++) {
+            const double b = px_bytes(c, l, q);
+            units[l * Q + q] = b > c->store[node] ? K + 1 : unit > 0 ? (int)(b / unit) : 0;
+            cost[l * Q + q] = px_cost(c, w, node, l, q);
+        }
     for (int l = 0; l < L; l++) {
         const size_t at = ((size_t)node * (size_t)L + (size_t)l) * (size_t)run_cap;
         double *v = scratch, *next = scratch + K + 1;

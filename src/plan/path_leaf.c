@@ -94,21 +94,26 @@ static px_key group_key(const px_group *g) {
     return k;
 }
 
-static const double *costs_of(px_tree *t, px_leaf *f, costs *k, const px_weight *w, int n_w, const px_group *g) {
+static double *costs_of(costs *k, int n_w, const px_group *g) {
     bool is_new;
     uint32_t *at = dil__px_map_at(k->index, group_key(g), &is_new);
     if (!at) return NULL;
     if (is_new) {
         if (!reserve((void **)&k->v, &k->cap, (k->n + 1) * (size_t)n_w, sizeof *k->v)) return NULL;
-        for (int i = 0; i < n_w; i++) k->v[k->n * (size_t)n_w + (size_t)i] = dil__px_group_cost(t->c, &w[i], g, f->scratch);
+        for (int i = 0; i < n_w; i++) k->v[k->n * (size_t)n_w + (size_t)i] = NAN;
         *at = (uint32_t)k->n++;
-        t->n_unions++;
     }
     return k->v + *at * (size_t)n_w;
 }
 
-const double *dil__px_union_cost(px_tree *t, px_leaf *f, const px_group *g) {
-    return costs_of(t, f, &f->of_tree, t->w, t->n_w, g);
+double *dil__px_union_cost(px_tree *t, px_leaf *f, const px_group *g) { return costs_of(&f->of_tree, t->n_w, g); }
+
+double dil__px_union_fill(px_tree *t, px_leaf *f, const px_group *g, double *cost, int k) {
+    if (isnan(cost[k])) {
+        cost[k] = dil__px_group_cost(t->c, &t->w[k], g, f->scratch);
+        t->n_unions++;
+    }
+    return cost[k];
 }
 
 static const px_front *front_of(px_tree *t, px_leaf *f, const px_group *g, int k, double slack) {
@@ -265,8 +270,10 @@ bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node) {
     if (!t->best->found) dil__px_round(t->c, node, &w_damage, t->best); /* any plan narrows the exact search below */
     const int n_groups = dil__px_groups(t->c, node, f->group, f->layers);
     for (int i = 0; i < n_groups; i++) {
-        const double *cost = costs_of(t, f, &f->of_leaf, t->leaf_w, t->n_leaf_w, &f->group[i]);
+        double *cost = costs_of(&f->of_leaf, t->n_leaf_w, &f->group[i]);
         if (!cost) return false;
+        for (int k = 0; k < t->n_leaf_w; k++)
+            if (isnan(cost[k])) cost[k] = dil__px_group_cost(t->c, &t->leaf_w[k], &f->group[i], f->scratch);
         memcpy(f->cost + i * t->n_leaf_w, cost, (size_t)t->n_leaf_w * sizeof *cost);
     }
     double room[PX_WEIGHTS_MAX], bound;

@@ -11,13 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PX_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define PX_CLONES
-#endif
-
-PX_CLONES static void lower(double *restrict to, const double *restrict from, double add, size_t n) {
+PX_HOT static void lower(double *restrict to, const double *restrict from, double add, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const double v = from[i] + add;
         to[i] = v < to[i] ? v : to[i];

@@ -126,7 +126,52 @@ static void path_equals_enumeration(void **state) {
     assert_true(revisits > (int)n / 50);
 }
 
+/* The instance's hops as links. */
+static void make_links(const px_core *c, px_links *k, int *first, int *to, double *sec) {
+    *k = (px_links){first, to, sec};
+    int n = 0;
+    for (int s = 0; s < c->n_nodes; s++) {
+        first[s] = n;
+        for (int t = 0; t < c->n_nodes; t++)
+            if (s != t && px_hop(c, s, t) < INFINITY) {
+                to[n] = t;
+                sec[n++] = px_hop(c, s, t);
+            }
+    }
+    first[c->n_nodes] = n;
+}
+
+static void thinning_keeps_bounds_true(void **state) {
+    (void)state;
+    int close = 0, n = 0;
+    for (uint64_t seed = 1; seed <= 1500; seed++) {
+        instance x;
+        make(&x, seed);
+        oracle o = {.c = &x.core, .best = INFINITY};
+        enumerate(&o, 0, 0, 0);
+        px_links links;
+        int first[S_MAX + 1], to[S_MAX * S_MAX], node[L_MAX], level[L_MAX];
+        double sec[S_MAX * S_MAX], at, damage;
+        make_links(&x.core, &links, first, to, sec);
+        x.core.links = &links;
+        x.core.hop = NULL;
+        px_plan best = {node, level, 0, 0, false};
+        px_report report;
+        const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1, .keep = 1 + (int)(seed % 3)};
+        assert_int_equal(dil__px_solve(&x.core, &opt, &best, &report, NULL), DIL_OK);
+        if (report.bound > o.best * (1 + 1e-9) + 1e-12)
+            fail_msg("seed %llu: bound %.12g above the least %.12g", (unsigned long long)seed, report.bound, o.best);
+        if (!best.found && report.complete && o.best < INFINITY) fail_msg("seed %llu: a plan was lost", (unsigned long long)seed);
+        if (!best.found) continue;
+        if (!dil__px_evaluate(&x.core, node, level, &at, &damage) || damage > px_budget(&x.core) || at < o.best - 1e-9)
+            fail_msg("seed %llu: a plan beyond the budgets, or beyond the least", (unsigned long long)seed);
+        n++;
+        close += at < 1.05 * o.best + 1e-12;
+    }
+    print_message("%d plans, %d within 5 %% of the least\n", n, close);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(path_equals_enumeration)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(path_equals_enumeration), cmocka_unit_test(thinning_keeps_bounds_true)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,21 +64,39 @@ static bool node_cost_after(walk *w, const px_visit *v, double *cost) {
     for (int k = 0; k < t->n_w; k++) cost[k] = before[k] + (v->small ? t->w[k].small[at] : t->w[k].large[at]);
     if (w->n_of[v->node] == 0) return true;
     const px_group g = union_with(w, v);
-    const double *both = dil__px_union_cost(w->t, w->leaf, &g);
+    double *both = dil__px_union_cost(w->t, w->leaf, &g);
     if (!both) return false;
-    for (int k = 0; k < t->n_w; k++) cost[k] = fmax(cost[k], both[k]);
+    for (int k = 0; k < t->n_w; k++) cost[k] = fmax(cost[k], dil__px_union_fill(w->t, w->leaf, &g, both, k));
     return true;
 }
 
-/* Least seconds of a plan through the branch and v; INFINITY when some limit is passed. */
-static double bound_of(const walk *w, const px_visit *v, double hop, unsigned mask, const double *cost) {
+/* Weighted cost of a plan through the branch and v at the weight k, when v's node then costs `cost`. */
+static double way_through(const walk *w, const px_visit *v, double hop, size_t rest, double cost, int k) {
     const px_tree *t = w->t;
+    return w->so_far[(size_t)w->n_visits * (size_t)t->n_w + (size_t)k] + t->w[k].sec * hop + cost -
+           w->node_cost[(size_t)v->node * (size_t)t->n_w + (size_t)k] + t->w[k].rest[rest];
+}
+
+/* Least seconds of a plan through the branch and v, INFINITY when some limit is passed; NaN: no memory. The union of the node's
+ * visits is only asked for when all weights let v pass without it, and weight by weight. */
+static double bound_of(walk *w, const px_visit *v, double hop, unsigned mask) {
+    px_tree *t = w->t;
     const size_t rest = px_rest_at(t->c, t->g, v->first + v->n, v->node, mask | (v->small ? 0 : px_mask_of(t->g, v->node)));
-    const double *so_far = w->so_far + (size_t)w->n_visits * (size_t)t->n_w;
+    const size_t at = px_visit_at(t->c, t->g, v->node, v->first, v->n);
     const double *before = w->node_cost + (size_t)v->node * (size_t)t->n_w;
-    double bound = 0;
+    double bound = 0, cost[PX_WEIGHTS_MAX];
     for (int k = 0; k < t->n_w; k++) {
-        const double x = so_far[k] + t->w[k].sec * hop + cost[k] - before[k] + t->w[k].rest[rest];
+        cost[k] = before[k] + (v->small ? t->w[k].small[at] : t->w[k].large[at]);
+        const double x = way_through(w, v, hop, rest, cost[k], k);
+        if (!(x <= w->limit[k]) || x == INFINITY) return INFINITY;
+        bound = fmax(bound, px_seconds(t->c, &t->w[k], x));
+    }
+    if (w->n_of[v->node] == 0) return bound;
+    const px_group g = union_with(w, v);
+    double *both = dil__px_union_cost(t, w->leaf, &g);
+    if (!both) return NAN;
+    for (int k = 0; k < t->n_w; k++) {
+        const double x = way_through(w, v, hop, rest, fmax(cost[k], dil__px_union_fill(t, w->leaf, &g, both, k)), k);
         if (!(x <= w->limit[k]) || x == INFINITY) return INFINITY;
         bound = fmax(bound, px_seconds(t->c, &t->w[k], x));
     }
@@ -86,17 +104,9 @@ static double bound_of(const walk *w, const px_visit *v, double hop, unsigned ma
 }
 
 static bool try_child(walk *w, px_visit v, double hop, unsigned mask) {
-    const px_tree *t = w->t;
-    const size_t at = px_visit_at(t->c, t->g, v.node, v.first, v.n);
-    const double *before = w->node_cost + (size_t)v.node * (size_t)t->n_w;
-    double cost[PX_WEIGHTS_MAX];
-    for (int k = 0; k < t->n_w; k++) cost[k] = before[k] + (v.small ? t->w[k].small[at] : t->w[k].large[at]);
-    double bound = bound_of(w, &v, hop, mask, cost);
-    if (bound < INFINITY && w->n_of[v.node] > 0) {
-        if (!node_cost_after(w, &v, cost)) return false;
-        bound = bound_of(w, &v, hop, mask, cost);
-    }
-    if (!(bound < INFINITY)) return true;
+    const double bound = bound_of(w, &v, hop, mask);
+    if (isnan(bound)) return false;
+    if (bound == INFINITY) return true;
     if (w->n_pool == w->cap_pool) {
         const size_t cap = w->cap_pool ? 2 * w->cap_pool : 1024;
         child *p = realloc(w->pool, cap * sizeof *p);
