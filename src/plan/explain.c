@@ -15,7 +15,7 @@ typedef struct finding {
 static dil_status least_overrun(const dil_problem *p, dil__budget which, double limit_sec, finding *f)
 {
     dil__milp *m;
-    dil__milp_shape shape = {.goal = DIL_GOAL_SEC, .relax = which, .only_node = DIL_NO_NODE};
+    dil__milp_shape shape = {.goal = DIL_GOAL_SEC, .relax = which};
     dil_status s = dil__milp_build(p, &shape, &m, NULL);
     if (s != DIL_OK) return s;
     uint32_t *choice = calloc((size_t)2 * p->n_layers, sizeof *choice);

@@ -9,7 +9,8 @@ typedef enum dil__budget { DIL__BUDGET_NONE, DIL__BUDGET_STORE, DIL__BUDGET_DAMA
 typedef struct dil__milp_shape {
     dil_goal goal;
     dil__budget relax;  /* the objective becomes this budget's least overrun (storage: summed over the nodes) */
-    uint32_t only_node; /* DIL_NO_NODE: all */
+    const uint32_t *order; /* [n_order] nodes of the stages in their order, each with a layer at least; NULL: any path */
+    uint32_t n_order;
 } dil__milp_shape;
 
 typedef struct dil__milp dil__milp;
