@@ -80,7 +80,7 @@ typedef struct dil_plan_options { /* dil_plan_options_default() fills it */
     double load_max;            /* of every node and link at that rate, 0 < load_max <= 1 */
     const char *solver;         /* see dil_plan_solvers; NULL: "auto" */
     double limit_sec;           /* wall clock of the solver, > 0 */
-    double gap;                 /* relative; a plan proved this close to the best is good enough. 0: 1e-4 */
+    double gap;                 /* relative; a plan proved this close to the best is good enough. 0: 1e-3 */
     const char *export_path;    /* the problem whose plan is returned is written here first, as .lp or .mps; NULL: not */
     const dil_progress *progress; /* may be NULL */
 } dil_plan_options;
@@ -118,7 +118,7 @@ typedef struct dil_solution {
     dil_arena *arena;
 } dil_solution;
 
-/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "exhaustive", "baseline:best-single". */
+/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "orders", "exhaustive", "baseline:best-single". */
 const char *const *dil_plan_solvers(void);
 
 /* dil_plan_solve - places every layer on a node and picks its level, at least delay (or damage) within the budgets.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEFAULT_GAP 1e-3 /* what is measured is not known better */
 #define DAMAGE_SHARE 0.4 /* of the time limit, for the first of two solves */
 
 static bool has_quality_budget(const dil_plan_options *o)
@@ -28,11 +29,11 @@ static dil_status solve_sec(const dil_problem *p, const dil_plan_options *o, con
 static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution **out, dil_err *err)
 {
     int64_t end = dil_now_ns() + (int64_t)(o->limit_sec * 1e9);
-    dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = o->gap, .progress = o->progress};
+    dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = o->gap > 0 ? o->gap : DEFAULT_GAP, .progress = o->progress};
     if (has_quality_budget(o)) return solve_sec(p, o, &so, out, err);
     dil_solution *least = NULL;
     dil_solve_options first = {.solver = damage_solver(o->solver), .goal = DIL_GOAL_DAMAGE, .limit_sec = DAMAGE_SHARE * o->limit_sec,
-                               .gap = o->gap, .progress = o->progress};
+                               .gap = so.gap, .progress = o->progress};
     dil_status s = dil_plan_solve(p, &first, &least, err);
     if (s != DIL_OK) return s;
     if (!least->optimal)

@@ -654,6 +654,7 @@ dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil
     Highs_setDoubleOptionValue(h, "mip_feasibility_tolerance", 1e-9);
     Highs_setDoubleOptionValue(h, "primal_feasibility_tolerance", 1e-9);
     Highs_setDoubleOptionValue(h, "dual_feasibility_tolerance", 1e-9);
+    if (o->cutoff > 0 && isfinite(o->cutoff)) Highs_setDoubleOptionValue(h, "objective_bound", o->cutoff * m->scale);
     Highs_setCallback(h, on_highs, &w);
     Highs_startCallback(h, kHighsCallbackMipInterrupt);
     if (o->start_node) set_start(m, h, o->start_node, o->start_level);
@@ -669,7 +670,7 @@ dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t 
     dil__milp_shape shape = {.goal = job->goal, .order = order, .n_order = n_order};
     dil_status s = dil__milp_build(job->p, &shape, &m, err);
     if (s != DIL_OK) return s;
-    dil__milp_run_options o = {job->limit_sec, job->gap, job->progress, job->start_node, job->start_level};
+    dil__milp_run_options o = {job->limit_sec, job->gap, job->progress, job->start_node, job->start_level, job->cutoff};
     dil__milp_result r = {.node = job->node, .level = job->level};
     s = dil__milp_run(m, &o, &r, err);
     job->bound = r.bound;

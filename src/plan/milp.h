@@ -19,6 +19,7 @@ typedef struct dil__milp_run_options {
     double limit_sec, gap;
     const dil_progress *progress;
     const uint32_t *start_node, *start_level; /* [L]; NULL: none */
+    double cutoff;                            /* 0 or INFINITY: none */
 } dil__milp_run_options;
 
 typedef struct dil__milp_result {

@@ -21,11 +21,13 @@ typedef struct dil__job {
     double limit_sec, gap;
     const dil_progress *progress;
     const uint32_t *start_node, *start_level; /* NULL: none */
+    double cutoff;                            /* plans that cost more are of no interest; 0 or INFINITY: all are */
     uint32_t *node, *level;                   /* out [n_layers] */
     double bound;                             /* out; -INFINITY: none */
 } dil__job;
 
 dil_status dil__solve_milp(dil__job *job, dil_err *err);
+dil_status dil__solve_orders(dil__job *job, dil_err *err);
 dil_status dil__solve_exhaustive(dil__job *job, dil_err *err);
 dil_status dil__solve_path(dil__job *job, dil_err *err); /* DIL_EUNSUPPORTED for what dil__path_can refuses */
 bool dil__path_can(const dil_problem *p);

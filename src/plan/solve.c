@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { AUTO_ORDERS_NODES = 5, AUTO_ORDERS_LAYERS = 8 }; /* more nodes have too many orders; few layers need none */
+
 typedef dil_status solver_fn(dil__job *job, dil_err *err);
 
 static const struct {
@@ -12,13 +14,14 @@ static const struct {
 } solvers[] = {
     {"milp", dil__solve_milp},
     {"path", dil__solve_path},
+    {"orders", dil__solve_orders},
     {"exhaustive", dil__solve_exhaustive},
     {"baseline:best-single", dil__solve_best_single},
 };
 
 const char *const *dil_plan_solvers(void)
 {
-    static const char *const names[] = {"auto", "path", "milp", "exhaustive", "baseline:best-single", NULL};
+    static const char *const names[] = {"auto", "path", "milp", "orders", "exhaustive", "baseline:best-single", NULL};
     return names;
 }
 
@@ -88,12 +91,13 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
 dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
 {
     const char *name = o->solver ? o->solver : "auto";
-    if (strcmp(name, "auto") == 0) name = dil__path_can(p) ? "path" : "milp";
+    if (strcmp(name, "auto") == 0)
+        name = dil__path_can(p) ? "path" : p->n_nodes <= AUTO_ORDERS_NODES && p->n_layers > AUTO_ORDERS_LAYERS ? "orders" : "milp";
     solver_fn *solve = NULL;
     for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++) {
         if (strcmp(solvers[i].name, name) == 0) solve = solvers[i].solve;
     }
-    if (!solve) return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, exhaustive, baseline:best-single", name);
+    if (!solve) return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, orders, exhaustive, baseline:best-single", name);
     if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
     dil_status ok = dil_problem_validate(p, err);
     dil_solution *s = NULL;

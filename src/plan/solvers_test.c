@@ -198,6 +198,13 @@ static void path_equals_enumeration_at_least_damage(void **state)
     run_seeds(20000, 400, random_bare, DIL_GOAL_DAMAGE, "path", 200);
 }
 
+static void orders_equals_enumeration(void **state)
+{
+    (void)state;
+    run_seeds(1000, 400, random_bare, DIL_GOAL_SEC, "orders", 200);
+    run_seeds(200000, 400, random_full, DIL_GOAL_SEC, "orders", 160);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +213,7 @@ int main(void)
         cmocka_unit_test(milp_equals_enumeration_at_least_damage),
         cmocka_unit_test(path_equals_enumeration_on_bare_problems),
         cmocka_unit_test(path_equals_enumeration_at_least_damage),
+        cmocka_unit_test(orders_equals_enumeration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
