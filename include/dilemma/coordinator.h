@@ -54,6 +54,7 @@ size_t dil_ring_nodes(dil_runner *r, dil_ring_node *out, size_t cap);
 typedef struct dil_ring_timing { /* smoothed over the last decode works */
     double round_sec;         /* from the coordinator to the coordinator */
     double compute_sec;       /* of that: the stages' own, throttle included; the rest is links and overhead */
+    double least_overhead_sec; /* the least of round - compute so far; 0: none yet */
 } dil_ring_timing;
 void dil_ring_get_timing(dil_runner *r, dil_ring_timing *out);
 

@@ -142,6 +142,7 @@ static bool land(dil__ring *r, uint64_t id, uint64_t compute_ns)
             dil_ring_timing *t = &r->timing;
             t->round_sec += t->round_sec > 0 ? (round - t->round_sec) / 16 : round;
             t->compute_sec += t->compute_sec > 0 ? (compute - t->compute_sec) / 16 : compute;
+            if (t->least_overhead_sec <= 0 || round - compute < t->least_overhead_sec) t->least_overhead_sec = round - compute;
             pthread_mutex_unlock(&r->lock);
         }
         r->flight[i].id = 0;
