@@ -16,17 +16,19 @@ extern "C" {
 #endif
 
 typedef enum dil_quantize_method {
-    DIL_QUANTIZE_RTN, /* every block by itself, weighted by the importance matrix where one is at hand */
+    DIL_QUANTIZE_RTN,  /* every block by itself, weighted by the importance matrix where one is at hand */
+    DIL_QUANTIZE_GPTQ, /* error feedback over the columns (arXiv 2210.17323), straight onto the grid; codebook types (IQ2, IQ3) as RTN */
     DIL_QUANTIZE_N
 } dil_quantize_method;
-bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out); /* rtn */
+bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out); /* rtn, gptq */
 
 typedef struct dil_quantize_opts {
     const char *plan;            /* plan.json; NULL: `type` for every linear tensor */
     dil_type type;
     dil_quantize_method method;
     const char *imatrix;         /* GGUF as `profile` or llama-imatrix writes it; NULL: see below */
-    const char *imatrix_data;    /* gather one on this text; NULL and no imatrix: only where a type needs one, on the embedded text */
+    const char *imatrix_data;    /* gather one on this text; NULL and no imatrix: GPTQ, and types
+                                  * that need one, calibrate on the embedded text */
     dil_data_format imatrix_format;
     uint32_t imatrix_tokens;     /* at most; 0: 16384 */
     const char *device;
@@ -38,7 +40,8 @@ typedef struct dil_quantize_report {
     double bits_per_weight, ratio_to_fp32;
     uint32_t n_changed, n_fallback; /* tensors written at another type; of which the type asked for does not fit the rows */
     uint32_t n_requantized;      /* of the changed: quantized already in the given file */
-    uint64_t imatrix_tokens;     /* 0: no importance matrix was used */
+    uint32_t n_feedback;         /* tensors rounded with error feedback */
+    uint64_t imatrix_tokens;     /* 0: no calibration text was used */
 } dil_quantize_report;
 
 /* Errors: DIL_EDATA (a weight that is not finite: tensor, row, column; too little text), DIL_EFORMAT (a plan for another model),

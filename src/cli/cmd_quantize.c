@@ -12,7 +12,8 @@ static void print_report(const char *out, const dil_quantize_report *r)
     printf("%s: %s, %.3f bits a weight, %.2f %% of fp32; %u tensors changed", out, dil_format_bytes(r->bytes, size), r->bits_per_weight,
            100 * r->ratio_to_fp32, r->n_changed);
     if (r->n_fallback) printf(", %u of them at another type than asked for", r->n_fallback);
-    if (r->imatrix_tokens) printf("; importance from %" PRIu64 " tokens", r->imatrix_tokens);
+    if (r->imatrix_tokens) printf("; calibrated on %" PRIu64 " tokens", r->imatrix_tokens);
+    if (r->n_feedback) printf("; %u with error feedback", r->n_feedback);
     putchar('\n');
 }
 
@@ -25,7 +26,7 @@ static int run(int argc, char **argv)
         {.name = "--plan", .kind = DIL_CLI_STR, .out = &o.plan, .arg = "F", .help = "the types that `dilemma plan` chose"},
         {.name = "--type", .kind = DIL_CLI_STR, .out = &type, .arg = "T", .help = "one type for every linear tensor, embedding and head too"},
         {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &out, .arg = "FILE", .help = "the new model (required)"},
-        {.name = "--method", .kind = DIL_CLI_STR, .out = &method, .arg = "M", .help = "rtn: round to nearest, weighted by importance"},
+        {.name = "--method", .kind = DIL_CLI_STR, .out = &method, .arg = "M", .help = "gptq: error feedback over the columns, calibrated on --imatrix-data\nrtn: round to nearest, weighted by importance (default)"},
         {.name = "--imatrix", .kind = DIL_CLI_STR, .out = &o.imatrix, .arg = "F", .help = "importance matrix (GGUF) of `dilemma profile` or llama-imatrix"},
         {.name = "--imatrix-data", .kind = DIL_CLI_STR, .out = &o.imatrix_data, .arg = "FILE", .help = "gather the importance matrix on this text"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
@@ -41,7 +42,7 @@ static int run(int argc, char **argv)
     if (!out) return dil_cli_usage("quantize: -o FILE is missing");
     if (!o.plan == !type) return dil_cli_usage("quantize: give one of --plan F and --type T");
     if (type && !dil_type_from_name(type, &o.type)) return dil_cli_usage("quantize: '%s' is no type (Q4_0, IQ4_NL, MXFP4, Q8_0, ...)", type);
-    if (!dil_quantize_method_from_name(method, &o.method)) return dil_cli_usage("quantize: '%s' is no method (rtn)", method);
+    if (!dil_quantize_method_from_name(method, &o.method)) return dil_cli_usage("quantize: '%s' is no method (gptq, rtn)", method);
     if (!dil_data_format_from_name(format, &o.imatrix_format)) return dil_cli_usage("quantize: --format is squad, text, jsonl or auto, not '%s'", format);
     if (strcmp(out, pos.item[0]) == 0) return dil_cli_usage("quantize: -o names the model that is read");
     o.n_threads = (int)threads;

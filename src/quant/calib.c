@@ -21,8 +21,7 @@ struct dil__imatrix {
     entry *e; /* [n] in the order of first sight */
     size_t n, cap, last;
     uint64_t n_tokens, n_ctx;
-    dil_status st; /* the first failure within the tap */
-    dil_err err;
+    dil__calib_sink sink;
 };
 
 /* --- the stream of tokens ------------------------------------------------------------------------------------------ */
@@ -139,11 +138,11 @@ static void add_rows(entry *e, const float *x, uint64_t n_rows)
 static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols)
 {
     dil__imatrix *m = ctx;
-    if (m->st != DIL_OK) return;
+    if (m->sink.st != DIL_OK) return;
     entry *e = find(m, tensor);
-    if (!e) e = add_entry(m, tensor, n_cols, &m->err);
-    if (!e) m->st = m->err.code;
-    else if (e->n_cols != n_cols) m->st = dil_fail(&m->err, DIL_EINTERNAL, "%s: %" PRIu64 " columns, then %" PRIu64, tensor, e->n_cols, n_cols);
+    if (!e) e = add_entry(m, tensor, n_cols, &m->sink.err);
+    if (!e) m->sink.st = m->sink.err.code;
+    else if (e->n_cols != n_cols) m->sink.st = dil_fail(&m->sink.err, DIL_EINTERNAL, "%s: %" PRIu64 " columns, then %" PRIu64, tensor, e->n_cols, n_cols);
     else add_rows(e, x, n_rows);
 }
 
@@ -160,7 +159,8 @@ static dil_status finish(dil__imatrix *m, dil_err *err)
     return DIL_OK;
 }
 
-static dil_status pass(dil__session *s, dil__imatrix *m, const dil_ids *ids, uint32_t n_ctx, const dil_progress *progress, dil_err *err)
+dil_status dil__calib_pass(dil__session *s, const dil_ids *ids, uint32_t n_ctx, const dil__calib_sink *sink, uint64_t *n_tokens,
+                           const dil_progress *progress, dil_err *err)
 {
     int32_t bos = dil_tokenizer_adds_bos(s->tok) ? dil_tokenizer_bos(s->tok) : -1;
     float *logits = malloc((size_t)n_ctx * s->arch.n_vocab * sizeof *logits);
@@ -177,8 +177,8 @@ static dil_status pass(dil__session *s, dil__imatrix *m, const dil_ids *ids, uin
         if (bos >= 0) chunk[0] = bos;
         dil__session_keep(s, NULL, 0);
         st = dil__session_feed(s, chunk, n, n, logits, err); /* every row, so that the head's input counts alike */
-        if (st == DIL_OK && m->st != DIL_OK) st = dil_fail(err, m->st, "%s", m->err.text);
-        m->n_tokens += n;
+        if (st == DIL_OK && sink->st != DIL_OK) st = dil_fail(err, sink->st, "%s", sink->err.text);
+        *n_tokens += n;
     }
     dil_progress_step(progress, "calibrating", (double)ids->n, (double)ids->n);
     free(logits);
@@ -198,7 +198,7 @@ dil_status dil__imatrix_gather(const char *model, const dil_ids *ids, uint32_t n
     if (st == DIL_OK) st = dil__session_start(&s, device, n_threads, n_ctx, NULL, err);
     if (st == DIL_OK) {
         dil_stage_set_tap(s.stage, on_tap, m);
-        st = pass(&s, m, ids, n_ctx, progress, err);
+        st = dil__calib_pass(&s, ids, n_ctx, &m->sink, &m->n_tokens, progress, err);
     }
     if (st == DIL_OK) st = finish(m, err);
     dil__session_close(&s);

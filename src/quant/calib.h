@@ -17,6 +17,16 @@ dil_status dil__calib_tokens(const dil_tokenizer *tok, const char *path, dil_dat
 
 #define DIL__FLOATS_PARAMS 1000000000u /* 4 GB of floats */
 
+/* A tap cannot fail by itself: it leaves its first failure here, and the pass ends with it. */
+typedef struct dil__calib_sink {
+    dil_status st;
+    dil_err err;
+} dil__calib_sink;
+/* Runs ids through the session's model in chunks of n_ctx, every row of logits computed, so that a tap on the stage sees all inputs alike. */
+struct dil__session;
+dil_status dil__calib_pass(struct dil__session *s, const dil_ids *ids, uint32_t n_ctx, const dil__calib_sink *sink, uint64_t *n_tokens,
+                           const dil_progress *progress, dil_err *err);
+
 typedef struct dil__imatrix dil__imatrix;
 void dil__imatrix_free(dil__imatrix *m);
 /* One pass over ids in chunks of n_ctx (the leading token first where the model wants it). Memory: 12 bytes a column, and the model: as floats up to DIL__FLOATS_PARAMS parameters.

@@ -4,6 +4,7 @@
 #include "quant/codec_fit.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -187,27 +188,47 @@ static void pack_iq4_xs(const dil__block_fit *f, const uint8_t *codes, uint8_t *
     for (int g = 0; g < 8; g++) pack_nibbles(codes + 32 * g, dst + 8 + 16 * g);
 }
 
-#define PLAIN(t, n, bytes, codes, grid, uni, fit, pack) \
-    {DIL_TYPE_##t, n, n, bytes, codes, grid, uni, 0, 0, 0, fit, NULL, pack}
+#define PLAIN(t, n, bytes, codes, grid, uni, near, fit, pack) \
+    {DIL_TYPE_##t, n, n, bytes, codes, grid, uni, near, 0, 0, 0, fit, NULL, pack}
+static uint8_t near_iq4nl[DIL__CODEC_STEPS], near_fp4[DIL__CODEC_STEPS]; /* filled once, by fill_tables */
+
 static const dil__codec codecs[] = {
-    PLAIN(Q4_0, 32, 18, 16, FROM(-8), true, dil__fit_block_scale, pack_d4),
-    PLAIN(Q4_1, 32, 20, 16, FROM(0), true, dil__fit_block_affine, pack_dm4),
-    PLAIN(Q5_0, 32, 22, 32, FROM(-16), true, dil__fit_block_scale, pack_d5),
-    PLAIN(Q5_1, 32, 24, 32, FROM(0), true, dil__fit_block_affine, pack_dm5),
-    PLAIN(Q8_0, 32, 34, 255, FROM(-127), true, dil__fit_block_scale, pack_q8),
-    PLAIN(IQ4_NL, 32, 18, 16, grid_iq4nl, false, dil__fit_block_scale, pack_d4),
-    PLAIN(MXFP4, 32, 17, 15, grid_fp4, false, dil__fit_block_exponent, pack_mxfp4),
-    PLAIN(Q2_0, 64, 18, 4, FROM(-1), true, dil__fit_block_scale, pack_q2_0),
-    {DIL_TYPE_Q2_K, 256, 16, 84, 4, FROM(0), true, 0, 15, 15, dil__fit_super_affine, dil__refit_group_affine, pack_q2_k},
-    {DIL_TYPE_Q3_K, 256, 16, 110, 8, FROM(-4), true, -32, 31, 0, dil__fit_super_scale, dil__refit_group_scale, pack_q3_k},
-    {DIL_TYPE_Q4_K, 256, 32, 144, 16, FROM(0), true, 0, 63, 63, dil__fit_super_affine, dil__refit_group_affine, pack_q4_k},
-    {DIL_TYPE_Q5_K, 256, 32, 176, 32, FROM(0), true, 0, 63, 63, dil__fit_super_affine, dil__refit_group_affine, pack_q5_k},
-    {DIL_TYPE_Q6_K, 256, 16, 210, 64, FROM(-32), true, -128, 127, 0, dil__fit_super_scale, dil__refit_group_scale, pack_q6_k},
-    {DIL_TYPE_IQ4_XS, 256, 32, 136, 16, grid_iq4nl, false, -32, 31, 0, dil__fit_super_scale, dil__refit_group_scale, pack_iq4_xs},
+    PLAIN(Q4_0, 32, 18, 16, FROM(-8), true, NULL, dil__fit_block_scale, pack_d4),
+    PLAIN(Q4_1, 32, 20, 16, FROM(0), true, NULL, dil__fit_block_affine, pack_dm4),
+    PLAIN(Q5_0, 32, 22, 32, FROM(-16), true, NULL, dil__fit_block_scale, pack_d5),
+    PLAIN(Q5_1, 32, 24, 32, FROM(0), true, NULL, dil__fit_block_affine, pack_dm5),
+    PLAIN(Q8_0, 32, 34, 255, FROM(-127), true, NULL, dil__fit_block_scale, pack_q8),
+    PLAIN(IQ4_NL, 32, 18, 16, grid_iq4nl, false, near_iq4nl, dil__fit_block_scale, pack_d4),
+    PLAIN(MXFP4, 32, 17, 15, grid_fp4, false, near_fp4, dil__fit_block_exponent, pack_mxfp4),
+    PLAIN(Q2_0, 64, 18, 4, FROM(-1), true, NULL, dil__fit_block_scale, pack_q2_0),
+    {DIL_TYPE_Q2_K, 256, 16, 84, 4, FROM(0), true, NULL, 0, 15, 15, dil__fit_super_affine, dil__refit_group_affine, pack_q2_k},
+    {DIL_TYPE_Q3_K, 256, 16, 110, 8, FROM(-4), true, NULL, -32, 31, 0, dil__fit_super_scale, dil__refit_group_scale, pack_q3_k},
+    {DIL_TYPE_Q4_K, 256, 32, 144, 16, FROM(0), true, NULL, 0, 63, 63, dil__fit_super_affine, dil__refit_group_affine, pack_q4_k},
+    {DIL_TYPE_Q5_K, 256, 32, 176, 32, FROM(0), true, NULL, 0, 63, 63, dil__fit_super_affine, dil__refit_group_affine, pack_q5_k},
+    {DIL_TYPE_Q6_K, 256, 16, 210, 64, FROM(-32), true, NULL, -128, 127, 0, dil__fit_super_scale, dil__refit_group_scale, pack_q6_k},
+    {DIL_TYPE_IQ4_XS, 256, 32, 136, 16, grid_iq4nl, false, near_iq4nl, -32, 31, 0, dil__fit_super_scale, dil__refit_group_scale, pack_iq4_xs},
 };
+
+static void fill_table(const float *grid, uint32_t n, uint8_t *nearest)
+{
+    for (int i = 0; i < DIL__CODEC_STEPS; i++) {
+        float middle = ((float)(i - DIL__CODEC_STEPS / 2) + 0.5f) / 2;
+        uint32_t code = 0;
+        for (uint32_t k = 1; k < n; k++) code += middle > 0.5f * (grid[k - 1] + grid[k]);
+        nearest[i] = (uint8_t)code;
+    }
+}
+
+static void fill_tables(void)
+{
+    fill_table(grid_iq4nl, 16, near_iq4nl);
+    fill_table(grid_fp4, 15, near_fp4);
+}
 
 const dil__codec *dil__codec_get(dil_type t)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, fill_tables);
     for (size_t i = 0; i < sizeof codecs / sizeof codecs[0]; i++) {
         if (codecs[i].type == t) return &codecs[i];
     }

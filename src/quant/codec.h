@@ -13,7 +13,7 @@
 
 #include <dilemma/tensor.h>
 
-enum { DIL__CODEC_GROUPS = 16, DIL__CODEC_BLOCK = 256 };
+enum { DIL__CODEC_GROUPS = 16, DIL__CODEC_BLOCK = 256, DIL__CODEC_STEPS = 512 };
 
 typedef struct dil__block_fit {
     float scale[DIL__CODEC_GROUPS], offset[DIL__CODEC_GROUPS];
@@ -30,6 +30,7 @@ struct dil__codec {
     uint32_t n_codes;
     const float *grid;                  /* [n_codes], ascending */
     bool uniform;                       /* grid[i] = grid[0] + i */
+    const uint8_t *nearest;             /* [DIL__CODEC_STEPS] where not uniform: the code nearest to (i - 256) / 2 .. + 1/2 */
     int sub_min, sub_max, submin_max;   /* K types: allowed integer scales; 0, 0, 0 else */
     /* Scales that minimise sum importance * (w - value)^2, rounded as they will be stored. w, importance [block]. */
     void (*fit)(const dil__codec *c, const float *w, const float *importance, dil__block_fit *f);
@@ -47,9 +48,10 @@ static inline uint32_t dil__codec_nearest(const dil__codec *c, float x)
         float r = x - c->grid[0] + 0.5f, top = (float)c->n_codes;
         return r < top ? (r > 0 ? (uint32_t)r : 0) : c->n_codes - 1;
     }
-    uint32_t i = 0;
-    for (uint32_t k = 1; k < c->n_codes; k++) i += x > 0.5f * (c->grid[k - 1] + c->grid[k]);
-    return i;
+    /* Midpoints between the values of a table are multiples of one half: half steps find the nearest exactly. */
+    float half_steps = x * 2 + (float)(DIL__CODEC_STEPS / 2);
+    if (!(half_steps > 0)) return 0;
+    return half_steps < (float)DIL__CODEC_STEPS ? c->nearest[(uint32_t)half_steps] : c->n_codes - 1;
 }
 
 static inline float dil__codec_value(const dil__codec *c, const dil__block_fit *f, uint32_t g, uint32_t code)

@@ -26,7 +26,7 @@ dil_status dil__profiler_recode(dil__profiler *p, const char *tensor, dil_type t
     if (dil_weights_find(&now, tensor)->type == type) return DIL_OK; /* as given, or made already for a tied head */
     void *data;
     uint64_t bytes;
-    dil_status st = dil__recode_tensor(t, type, dil__imatrix_row(p->imatrix, tensor, t->ne[0]), dil__profiler_threads(p), &data, &bytes, err);
+    dil_status st = dil__recode_tensor(t, type, dil__imatrix_row(p->imatrix, tensor, t->ne[0]), NULL, dil__profiler_threads(p), &data, &bytes, err);
     return st == DIL_OK ? dil__variant_put(v, t, type, data, bytes, err) : st;
 }
 

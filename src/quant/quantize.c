@@ -1,6 +1,8 @@
 /* From a model file and a choice of types to a new model file. Types are settled for all tensors before a byte is written, so that
  * what does not fit is said at once; then the tensors pass through one by one. */
 #include "quant/calib.h"
+#include "quant/codec.h"
+#include "quant/covar.h"
 #include "quant/recode.h"
 
 #include <dilemma/plan.h>
@@ -17,14 +19,19 @@ typedef struct job {
     dil_arch arch;
     dil_type *type;        /* [n_tensors] in the file's order; -1: not said yet */
     dil__imatrix *imatrix; /* NULL: none */
+    dil__covar *covar;     /* NULL: no error feedback */
     dil_quantize_report report;
 } job;
 
 bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out)
 {
-    if (strcmp(name, "rtn") != 0) return false;
-    *out = DIL_QUANTIZE_RTN;
-    return true;
+    static const char *const names[DIL_QUANTIZE_N] = {"rtn", "gptq"};
+    for (int m = 0; m < DIL_QUANTIZE_N; m++) {
+        if (strcmp(name, names[m]) != 0) continue;
+        *out = (dil_quantize_method)m;
+        return true;
+    }
+    return false;
 }
 
 /* --- which type each tensor gets ------------------------------------------------------------------------------------- */
@@ -132,22 +139,34 @@ static bool needs_imatrix(const job *j)
     return false;
 }
 
-static dil_status get_imatrix(job *j, dil_err *err)
+/* Whether some tensor is written at a type whose grid takes error feedback. */
+static bool wants_feedback(const job *j)
+{
+    if (j->opts->method != DIL_QUANTIZE_GPTQ) return false;
+    for (size_t i = 0; i < dil_gguf_n_tensors(j->g); i++)
+        if (j->type[i] != dil_gguf_tensor_at(j->g, i)->type && dil__codec_get(j->type[i])) return true;
+    return false;
+}
+
+static dil_status calibrate(job *j, dil_err *err)
 {
     const dil_quantize_opts *o = j->opts;
-    if (o->imatrix) return dil__imatrix_load(o->imatrix, &j->imatrix, err);
-    if (!o->imatrix_data) {
-        if (!needs_imatrix(j)) return DIL_OK;
-        dil_log(DIL_LOG_INFO, "quantize", "a type here needs an importance matrix: gathering one on the embedded text (--imatrix-data takes yours)");
-    }
+    bool feedback = wants_feedback(j), gather = !o->imatrix && (o->imatrix_data || needs_imatrix(j));
+    dil_status st = o->imatrix ? dil__imatrix_load(o->imatrix, &j->imatrix, err) : DIL_OK;
+    if (st != DIL_OK || (!feedback && !gather)) return st;
+    if (!o->imatrix_data)
+        dil_log(DIL_LOG_INFO, "quantize", "%s: calibrating on the embedded text (--imatrix-data takes yours)",
+                feedback ? "gptq" : "a type here needs an importance matrix");
     dil_tokenizer *tok;
-    dil_status st = dil_tokenizer_new(j->g, &tok, err);
+    st = dil_tokenizer_new(j->g, &tok, err);
     if (st != DIL_OK) return st;
     dil_ids ids;
     st = dil__calib_tokens(tok, o->imatrix_data, o->imatrix_format, 512, o->imatrix_tokens ? o->imatrix_tokens : 16384, &ids, err);
     dil_tokenizer_free(tok);
     if (st != DIL_OK) return st;
-    st = dil__imatrix_gather(dil_gguf_path(j->g), &ids, 512, o->device, o->n_threads, j->progress, &j->imatrix, err);
+    const char *model = dil_gguf_path(j->g);
+    if (gather) st = dil__imatrix_gather(model, &ids, 512, o->device, o->n_threads, j->progress, &j->imatrix, err);
+    if (st == DIL_OK && feedback) st = dil__covar_gather(model, &ids, 512, o->device, o->n_threads, j->progress, &j->covar, err);
     dil_ids_fini(&ids);
     return st;
 }
@@ -192,9 +211,14 @@ static dil_status write_tensor(job *j, dil_gguf_writer *w, size_t i, dil_err *er
     if (j->type[i] != t->type && dil_type_get(j->type[i])->needs_imatrix && !importance)
         return dil_fail(err, DIL_EDATA, "%s: the importance matrix does not have it (made from another model?), and %s needs it", t->name,
                         dil_type_get(j->type[i])->name);
+    const float *factor = NULL;
+    dil_status st = DIL_OK;
+    if (j->covar && j->type[i] != t->type && dil__codec_get(j->type[i])) st = dil__covar_factor(j->covar, t->name, t->ne[0], &factor, err);
+    if (st != DIL_OK) return st;
+    j->report.n_feedback += factor != NULL;
     void *data;
     uint64_t bytes;
-    dil_status st = dil__recode_tensor(t, j->type[i], importance, threads, &data, &bytes, err);
+    st = dil__recode_tensor(t, j->type[i], importance, factor, threads, &data, &bytes, err);
     if (st != DIL_OK) return st;
     st = dil_gguf_write_data(w, data, bytes, err);
     free(data);
@@ -229,15 +253,16 @@ dil_status dil_quantize(const char *model, const dil_quantize_opts *opts, const 
     dil_status st = dil_gguf_open(model, &j.g, err);
     if (st == DIL_OK) st = dil_arch_read(j.g, &j.arch, err);
     if (st == DIL_OK) st = choose_types(&j, err);
-    if (st == DIL_OK) st = get_imatrix(&j, err);
+    if (st == DIL_OK) st = calibrate(&j, err);
     if (st == DIL_OK) st = write_file(&j, out, err);
     if (st == DIL_OK) {
         j.report.ratio_to_fp32 = (double)j.report.bytes / (4 * (double)j.report.n_params);
         j.report.bits_per_weight = 32 * j.report.ratio_to_fp32;
-        j.report.imatrix_tokens = j.imatrix ? dil__imatrix_tokens(j.imatrix) : 0;
+        j.report.imatrix_tokens = j.covar ? dil__covar_tokens(j.covar) : j.imatrix ? dil__imatrix_tokens(j.imatrix) : 0;
         *report = j.report;
     }
     dil__imatrix_free(j.imatrix);
+    dil__covar_free(j.covar);
     free(j.type);
     dil_gguf_close(j.g);
     return st;

@@ -1,6 +1,9 @@
 /* Tensors from one type to another, in pieces of rows, so that a large table never stands in memory as floats. */
 #include "quant/recode.h"
 
+#include "quant/codec.h"
+#include "quant/gptq.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -56,21 +59,31 @@ static dil_status check_finite(const dil_tensor *t, const float *x, uint64_t fir
     return DIL_OK;
 }
 
+/* Rows are independent in every method, so pieces may be quantized one after the other. */
+static dil_status encode(dil_type to, const float *w, uint64_t n_rows, uint64_t n_cols, const float *importance, const float *factor,
+                         int n_threads, void *out, dil_err *err)
+{
+    const dil__codec *c = dil__codec_get(to);
+    if (!c || n_cols % c->block) return dil_engine_quantize(to, w, n_rows, n_cols, importance, out, n_threads, err);
+    if (factor) return dil__gptq_quantize(to, w, n_rows, n_cols, factor, out, n_threads, err);
+    return dil__codec_quantize(to, w, n_rows, n_cols, importance, out, n_threads, err);
+}
+
 static dil_status recode_rows(const dil_tensor *src, uint64_t src_row, dil_type to, uint64_t to_row, const float *importance,
-                              int n_threads, float *piece, uint8_t *out, dil_err *err)
+                              const float *factor, int n_threads, float *piece, uint8_t *out, dil_err *err)
 {
     uint64_t n_cols = src->ne[0], n_rows = dil_tensor_elems(src) / n_cols, step = rows_a_piece(n_cols);
     for (uint64_t r = 0; r < n_rows; r += step) {
         uint64_t n = n_rows - r < step ? n_rows - r : step;
         dil_status st = dil_engine_dequantize(src->type, (const uint8_t *)src->data + r * src_row, n * n_cols, piece, err);
         if (st == DIL_OK) st = check_finite(src, piece, r, n, err);
-        if (st == DIL_OK) st = dil_engine_quantize(to, piece, n, n_cols, importance, out + r * to_row, n_threads, err);
+        if (st == DIL_OK) st = encode(to, piece, n, n_cols, importance, factor, n_threads, out + r * to_row, err);
         if (st != DIL_OK) return st;
     }
     return DIL_OK;
 }
 
-dil_status dil__recode_tensor(const dil_tensor *src, dil_type to, const float *importance, int n_threads, void **out,
+dil_status dil__recode_tensor(const dil_tensor *src, dil_type to, const float *importance, const float *factor, int n_threads, void **out,
                               uint64_t *bytes, dil_err *err)
 {
     uint64_t n_cols = src->ne[0], n_rows = dil_tensor_elems(src) / n_cols, src_row, to_row, total;
@@ -84,7 +97,7 @@ dil_status dil__recode_tensor(const dil_tensor *src, dil_type to, const float *i
     dil_status st = DIL_OK;
     if (!piece || !data) st = dil_fail(err, DIL_EMEMORY, "%s: out of memory for %" PRIu64 " bytes", src->name, total);
     else if (to == src->type) memcpy(data, src->data, total);
-    else st = recode_rows(src, src_row, to, to_row, importance, n_threads, piece, data, err);
+    else st = recode_rows(src, src_row, to, to_row, importance, factor, n_threads, piece, data, err);
     free(piece);
     if (st != DIL_OK) {
         free(data);

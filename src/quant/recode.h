@@ -16,9 +16,9 @@ dil_type dil__recode_fit(dil_type t, uint64_t n_cols);
 dil_type dil__recode_other(const dil_tensor *t);
 
 /* Writes `src` at another type, row by row, into `out` (bytes of dil_type_row_bytes times rows; owned: free). importance [n_cols] or
- * NULL. The same type copies. Memory: a piece of at most 16 MiB of floats besides the result.
+ * NULL; factor [n_cols][n_cols] of dil__covar_factor or NULL: error feedback where the type has a codec (codec.h). The same type copies. Memory: a piece of at most 16 MiB of floats besides the result.
  * Errors: DIL_EDATA (a weight that is not finite: tensor, row, column), DIL_EMEMORY, DIL_EUNSUPPORTED (does not fit the row). */
-dil_status dil__recode_tensor(const dil_tensor *src, dil_type to, const float *importance, int n_threads, void **out,
+dil_status dil__recode_tensor(const dil_tensor *src, dil_type to, const float *importance, const float *factor, int n_threads, void **out,
                               uint64_t *bytes, dil_err *err);
 
 /* Squared error and squared norm of `bytes` at `type` against src. */

@@ -66,7 +66,7 @@ dil_status dil__variant_floats(dil__variant *v, const dil_arch *arch, uint32_t l
         void *data;
         uint64_t bytes;
         if (!src || src->type == DIL_TYPE_F32 || slot(v, src->name)) continue;
-        st = dil__recode_tensor(src, DIL_TYPE_F32, NULL, n_threads, &data, &bytes, err);
+        st = dil__recode_tensor(src, DIL_TYPE_F32, NULL, NULL, n_threads, &data, &bytes, err);
         if (st == DIL_OK) st = dil__variant_put(v, src, DIL_TYPE_F32, data, bytes, err);
     }
     return st;
