@@ -1,15 +1,16 @@
 /* plan/path_big.c - hundreds to ten thousands of nodes: which of them can be in a good plan at all.
  *
- * The relaxation without memory of spent nodes (any number of visits within the whole store, held down by the prices) costs
- * layers * (links + nodes * visit lengths) a step. A forward and a backward pass give, for every node, the least cost of a way
- * through it; nodes that cannot be in a plan better than the target are dropped, and what is left is small enough for the exact
- * search. Plans come from a beam over visits, guided by the completions. */
+ * Every node remembers a few others (and itself): while a way stays among nodes that remember one, its large visit is not made twice.
+ * Whom to remember is learned from the cycles of the relaxed plans, as in dynamic ng-route relaxations; what is forgotten is held
+ * down by prices. A forward and a backward pass give, for every node, the least cost of a way through it; nodes that cannot be in a
+ * plan better than the target are dropped, and if few are left they are searched exactly.
+ * Plans come from a beam over visits, guided by the completions. */
 #include "plan/path_int.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { BIG_UNITS = 256, BEAM = 64, BEAM_NEXT = 32, BEAM_SAME = 3, STEPS = 400 };
+enum { BIG_UNITS = 192, MEM = 5, MASKS = 1 << MEM, CANDIDATES = 24, BEAM = 64, BEAM_NEXT = 32, BEAM_SAME = 3, STEPS = 400 };
 
 typedef struct state { /* of the beam: layers before `layer` are placed */
     double cost, guess;
@@ -25,8 +26,10 @@ typedef struct big {
     px_weight w;
     bool *alive;
     int *live, n_live;
-    double *start;  /* [L][S] cheapest from a visit that starts at the layer on the node */
-    double *rest;   /* [L+1][S] cheapest after a visit that ends before the layer on the node */
+    double *start;  /* [L][S][MASKS] cheapest from a visit that starts at the layer on the node */
+    double *rest;   /* [L+1][S][MASKS] cheapest after a visit that ends before the layer on the node */
+    int *memory;    /* [S][MEM] nodes whose large visits are remembered while on the node */
+    int *n_memory;  /* [S] */
     double *arrive; /* [L][S] cheapest way to a visit that starts there, its hop included */
     double *leave;  /* [S] of one layer */
     double *used;
@@ -40,7 +43,9 @@ typedef struct big {
     double push;    /* how much more than the bound's weight on damage leads the beam to plans within the budget */
 } big;
 
-static size_t cell(const big *b, int l, int s) { return (size_t)l * (size_t)b->c->n_nodes + (size_t)s; }
+static size_t flat(const big *b, int l, int s) { return (size_t)l * (size_t)b->c->n_nodes + (size_t)s; }
+static size_t cell(const big *b, int l, int s) { return flat(b, l, s) << MEM; }
+static double small(const big *b, int s, int l, int n) { return b->w.small[px_visit_at(b->c, &b->g, s, l, n)]; }
 static double large(const big *b, int s, int l, int n) { return b->w.large[px_visit_at(b->c, &b->g, s, l, n)]; }
 
 /* --- the relaxation --- */
@@ -50,30 +55,88 @@ static void visits_of(void *ctx, size_t i) {
     dil__px_visits_of_node(b->c, &b->w, b->live[i], b->g.run_max, b->g.run_cap);
 }
 
-static void backward(big *b) {
-    const px_core *c = b->c;
-    const px_links *k = c->links;
-    for (int i = 0; i < b->n_live; i++) b->rest[cell(b, c->n_layers, b->live[i])] = c->sink[b->live[i]];
-    for (int l = c->n_layers - 1; l >= 0; l--) {
-        double *start = b->start + cell(b, l, 0);
-        for (int i = 0; i < b->n_live; i++) {
-            const int s = b->live[i], n_max = b->g.run_max[s * c->n_layers + l];
-            double least = INFINITY;
-            for (int n = 1; n <= n_max; n++) least = fmin(least, large(b, s, l, n) + b->rest[cell(b, l + n, s)]);
-            start[s] = least;
-        }
-        for (int i = 0; l > 0 && i < b->n_live; i++) {
-            const int s = b->live[i];
-            double least = INFINITY;
-            for (int e = k->first[s]; e < k->first[s + 1]; e++) {
-                const double x = k->sec[e] + start[k->to[e]]; /* dropped nodes start at INFINITY */
-                least = x < least ? x : least;
-            }
-            b->rest[cell(b, l, s)] = least;
+/* The node's bit in what s remembers; 0: s does not. */
+static unsigned bit_at(const big *b, int s, int node) {
+    for (int i = 0; i < b->n_memory[s]; i++)
+        if (b->memory[s * MEM + i] == node) return 1u << i;
+    return 0;
+}
+
+/* What is still remembered on t of what was remembered on s. */
+static unsigned carry(const big *b, int s, unsigned mask, int t) {
+    unsigned kept = 0;
+    for (int i = 0; mask >> i; i++)
+        if (mask >> i & 1) kept |= bit_at(b, t, b->memory[s * MEM + i]);
+    return kept;
+}
+
+static void start_at(big *b, int l, int s) {
+    double *start = b->start + cell(b, l, s);
+    const unsigned self = bit_at(b, s, s), n_masks = 1u << b->n_memory[s];
+    const int n_max = b->g.run_max[s * b->c->n_layers + l];
+    for (unsigned m = 0; m < n_masks; m++) start[m] = INFINITY;
+    for (int n = 1; n <= n_max; n++) {
+        const double *rest = b->rest + cell(b, l + n, s);
+        const double whole = large(b, s, l, n), half = small(b, s, l, n);
+        for (unsigned m = 0; m < n_masks; m++) {
+            const double x = half + rest[m], y = whole + rest[m | self];
+            if (x < start[m]) start[m] = x;
+            if (!(m & self) && y < start[m]) start[m] = y;
         }
     }
+}
+
+typedef struct next { double guess, hop; int node; } next;
+
+/* Keeps the `most` least of what is offered, in order. */
+static void note_next(next *v, int *n, int most, next x) {
+    if (*n == most && x.guess >= v[*n - 1].guess) return;
+    int i = *n < most ? (*n)++ : *n - 1;
+    for (; i > 0 && v[i - 1].guess > x.guess; i--) v[i] = v[i - 1];
+    v[i] = x;
+}
+
+/* With something remembered, the next node costs no less than with nothing: the candidates in order of the latter settle nearly
+ * every mask after a few. */
+static void rest_at(big *b, int l, int s) {
+    const px_links *k = b->c->links;
+    const double *start = b->start + cell(b, l, 0);
+    double *rest = b->rest + cell(b, l, s);
+    next v[CANDIDATES];
+    int n = 0;
+    if (b->n_memory[s] == 0) {
+        double least = INFINITY;
+        for (int e = k->first[s]; e < k->first[s + 1]; e++) {
+            const double x = k->sec[e] + start[(size_t)k->to[e] << MEM]; /* dropped nodes start at INFINITY */
+            least = x < least ? x : least;
+        }
+        rest[0] = least;
+        return;
+    }
+    for (int e = k->first[s]; e < k->first[s + 1]; e++) {
+        const double x = k->sec[e] + start[(size_t)k->to[e] << MEM];
+        if (x < INFINITY) note_next(v, &n, CANDIDATES, (next){x, k->sec[e], k->to[e]});
+    }
+    for (unsigned m = 0; m < 1u << b->n_memory[s]; m++) {
+        double least = INFINITY;
+        int i = 0;
+        for (; i < n && v[i].guess < least; i++)
+            least = fmin(least, v[i].hop + start[((size_t)v[i].node << MEM) + carry(b, s, m, v[i].node)]);
+        if (i == n && n == CANDIDATES && v[n - 1].guess < least) least = v[n - 1].guess; /* what was not kept costs at least this */
+        rest[m] = least;
+    }
+}
+
+static void backward(big *b) {
+    const px_core *c = b->c;
+    for (int i = 0; i < b->n_live; i++)
+        for (unsigned m = 0; m < MASKS; m++) b->rest[cell(b, c->n_layers, b->live[i]) + m] = c->sink[b->live[i]];
+    for (int l = c->n_layers - 1; l >= 0; l--) {
+        for (int i = 0; i < b->n_live; i++) start_at(b, l, b->live[i]);
+        for (int i = 0; l > 0 && i < b->n_live; i++) rest_at(b, l, b->live[i]);
+    }
     b->w.root = INFINITY;
-    for (int i = 0; i < b->n_live; i++) b->w.root = fmin(b->w.root, c->source[b->live[i]] + b->start[b->live[i]]);
+    for (int i = 0; i < b->n_live; i++) b->w.root = fmin(b->w.root, c->source[b->live[i]] + b->start[cell(b, 0, b->live[i])]);
 }
 
 static void forward(big *b) {
@@ -83,13 +146,13 @@ static void forward(big *b) {
     for (size_t i = 0; i < (size_t)L * (size_t)c->n_nodes; i++) b->arrive[i] = INFINITY;
     memcpy(b->arrive, c->source, (size_t)c->n_nodes * sizeof(double));
     for (int l = 1; l < L; l++) {
-        double *arrive = b->arrive + cell(b, l, 0);
+        double *arrive = b->arrive + flat(b, l, 0);
         for (int i = 0; i < b->n_live; i++) {
             const int s = b->live[i];
             double least = INFINITY;
             for (int n = 1; n <= l && n <= b->g.run_cap; n++)
                 if (n <= b->g.run_max[s * L + l - n])
-                    least = fmin(least, b->arrive[cell(b, l - n, s)] + large(b, s, l - n, n));
+                    least = fmin(least, b->arrive[flat(b, l - n, s)] + large(b, s, l - n, n));
             if (!(least < INFINITY)) continue;
             for (int e = k->first[s]; e < k->first[s + 1]; e++) {
                 const double x = least + k->sec[e];
@@ -111,51 +174,94 @@ static bool relax(big *b, double damage, const double *price) {
     return b->w.root < INFINITY;
 }
 
-/* The relaxed plan, what it uses, and how often it comes back. */
+/* The node that a cheapest way goes to after `last` (-1: from the source) with layers before l placed; -1: none. */
+static int relaxed_next(const big *b, int l, int last, unsigned mask) {
+    const px_core *c = b->c;
+    double least = INFINITY;
+    int to = -1;
+    if (last < 0) {
+        for (int i = 0; i < b->n_live; i++) {
+            const double x = c->source[b->live[i]] + b->start[cell(b, l, b->live[i])];
+            if (x < least) {
+                to = b->live[i];
+                least = x;
+            }
+        }
+        return to;
+    }
+    for (int e = c->links->first[last]; e < c->links->first[last + 1]; e++) {
+        const int t = c->links->to[e];
+        if (c->links->sec[e] + b->start[cell(b, l, t)] >= least) continue;
+        const double x = c->links->sec[e] + b->start[cell(b, l, t) + carry(b, last, mask, t)];
+        if (x < least) {
+            to = t;
+            least = x;
+        }
+    }
+    return to;
+}
+
+static px_visit relaxed_visit(const big *b, int l, int s, unsigned mask) {
+    const unsigned self = bit_at(b, s, s);
+    double least = INFINITY;
+    px_visit v = {s, l, 1, true};
+    for (int n = 1; n <= b->g.run_max[s * b->c->n_layers + l]; n++) {
+        const double *rest = b->rest + cell(b, l + n, s);
+        const double x = small(b, s, l, n) + rest[mask], y = mask & self ? INFINITY : large(b, s, l, n) + rest[mask | self];
+        if (fmin(x, y) < least) {
+            least = fmin(x, y);
+            v.n = n;
+            v.small = x <= y;
+        }
+    }
+    return v;
+}
+
+/* The relaxed plan's visits and use of every node -> its damage, INFINITY when there is none. */
 static double relaxed_plan(big *b) {
     const px_core *c = b->c;
     int layers[1024];
     double damage = 0;
+    unsigned mask = 0;
     memset(b->used, 0, (size_t)c->n_nodes * sizeof *b->used);
     b->n_visits = 0;
     for (int l = 0, last = -1; l < c->n_layers;) {
-        double least = INFINITY;
-        int to = -1, len = 1;
-        if (last < 0) {
-            for (int i = 0; i < b->n_live; i++)
-                if (c->source[b->live[i]] + b->start[b->live[i]] < least) {
-                    to = b->live[i];
-                    least = c->source[to] + b->start[to];
-                }
-        } else {
-            for (int e = c->links->first[last]; e < c->links->first[last + 1]; e++)
-                if (c->links->sec[e] + b->start[cell(b, l, c->links->to[e])] < least) {
-                    to = c->links->to[e];
-                    least = c->links->sec[e] + b->start[cell(b, l, to)];
-                }
-        }
+        const int to = relaxed_next(b, l, last, mask);
         if (to < 0) return INFINITY;
-        least = INFINITY;
-        for (int n = 1; n <= b->g.run_max[to * c->n_layers + l]; n++) {
-            const double x = large(b, to, l, n) + b->rest[cell(b, l + n, to)];
-            if (x < least) {
-                least = x;
-                len = n;
-            }
-        }
-        for (int i = 0; i < len; i++) layers[i] = l + i;
-        const px_group g = {to, len, layers};
-        if (!dil__px_group_levels(c, &b->w, &g, c->store[to], 4 * BIG_UNITS, b->level)) return INFINITY;
-        for (int i = 0; i < len; i++) {
+        mask = last < 0 ? 0 : carry(b, last, mask, to);
+        const px_visit v = relaxed_visit(b, l, to, mask);
+        if (!v.small) mask |= bit_at(b, to, to);
+        for (int i = 0; i < v.n; i++) layers[i] = l + i;
+        const px_group g = {to, v.n, layers};
+        const double store = c->store[to];
+        if (!dil__px_group_levels(c, &b->w, &g, v.small ? store / 2 : store, 4 * BIG_UNITS, b->level) &&
+            !dil__px_group_levels(c, &b->w, &g, store, 4 * BIG_UNITS, b->level)) return INFINITY;
+        for (int i = 0; i < v.n; i++) {
             damage += px_damage(c, layers[i], b->level[i]);
             if (i == 0 && b->used[to] > 0) b->o->again[to]++;
             b->used[to] += px_bytes(c, layers[i], b->level[i]);
         }
-        b->visit[b->n_visits++] = (px_visit){to, l, len, false};
-        l += len;
+        b->visit[b->n_visits++] = v;
+        l += v.n;
         last = to;
     }
     return damage;
+}
+
+/* Where the relaxed plan comes back to a node for a second large visit, the nodes in between (and it) learn to remember it. */
+static void remember(big *b) {
+    for (int j = 1; j < b->n_visits; j++) {
+        const int node = b->visit[j].node;
+        int i = j - 1;
+        if (b->visit[j].small) continue;
+        while (i >= 0 && (b->visit[i].node != node || b->visit[i].small)) i--;
+        if (i < 0 || j - i > 5) continue;
+        for (int k = i + 1; k <= j; k++) {
+            const int s = b->visit[k].node;
+            if (bit_at(b, s, node) || b->n_memory[s] == MEM) continue;
+            b->memory[s * MEM + b->n_memory[s]++] = node;
+        }
+    }
 }
 
 /* --- dropping nodes --- */
@@ -167,7 +273,7 @@ static void drop_nodes(big *b, double target) {
     for (int i = 0; i < b->n_live; i++) {
         const int s = b->live[i];
         double least = INFINITY;
-        for (int l = 0; l < c->n_layers; l++) least = fmin(least, b->arrive[cell(b, l, s)] + b->start[cell(b, l, s)]);
+        for (int l = 0; l < c->n_layers; l++) least = fmin(least, b->arrive[flat(b, l, s)] + b->start[cell(b, l, s)]);
         const double through = px_seconds(c, &b->w, least);
         if (through < target) {
             b->live[n++] = s;
@@ -175,8 +281,9 @@ static void drop_nodes(big *b, double target) {
         }
         b->o->lost = fmin(b->o->lost, through);
         b->alive[s] = false;
-        for (int l = 0; l < c->n_layers; l++) b->start[cell(b, l, s)] = b->rest[cell(b, l, s)] = INFINITY;
-        b->rest[cell(b, c->n_layers, s)] = INFINITY;
+        for (int l = 0; l < c->n_layers; l++)
+            for (unsigned m = 0; m < MASKS; m++) b->start[cell(b, l, s) + m] = b->rest[cell(b, l, s) + m] = INFINITY;
+        for (unsigned m = 0; m < MASKS; m++) b->rest[cell(b, c->n_layers, s) + m] = INFINITY;
     }
     b->n_live = n;
 }
@@ -218,15 +325,6 @@ static bool offer(big *b, int layer, state x) {
     return true;
 }
 
-typedef struct next { double guess, hop; int node; } next;
-
-static void note_next(next *v, int *n, next x) {
-    if (*n == BEAM_NEXT && x.guess >= v[*n - 1].guess) return;
-    int i = *n < BEAM_NEXT ? (*n)++ : *n - 1;
-    for (; i > 0 && v[i - 1].guess > x.guess; i--) v[i] = v[i - 1];
-    v[i] = x;
-}
-
 static bool extend_state(big *b, int layer, int i) {
     const px_core *c = b->c;
     next v[BEAM_NEXT];
@@ -235,13 +333,13 @@ static bool extend_state(big *b, int layer, int i) {
     const double *start = b->start + cell(b, layer, 0);
     if (i < 0) {
         for (int k = 0; k < b->n_live; k++)
-            note_next(v, &n, (next){c->source[b->live[k]] + start[b->live[k]], c->source[b->live[k]], b->live[k]});
+            note_next(v, &n, BEAM_NEXT, (next){c->source[b->live[k]] + start[(size_t)b->live[k] << MEM], c->source[b->live[k]], b->live[k]});
     } else {
         const int s = b->pool[i].node;
         for (int e = c->links->first[s]; e < c->links->first[s + 1]; e++) {
-            const double x = c->links->sec[e] + start[c->links->to[e]];
+            const double x = c->links->sec[e] + start[(size_t)c->links->to[e] << MEM];
             if (x < INFINITY && (n < BEAM_NEXT || x < v[n - 1].guess) && !on_branch(b, i, c->links->to[e]))
-                note_next(v, &n, (next){x, c->links->sec[e], c->links->to[e]});
+                note_next(v, &n, BEAM_NEXT, (next){x, c->links->sec[e], c->links->to[e]});
         }
     }
     for (int k = 0; k < n; k++)
@@ -303,6 +401,7 @@ static bool relax_at(big *b, double at, sample *x) {
     x->at = at;
     x->value = px_seconds(b->c, &b->w, b->w.root);
     x->slope = relaxed_plan(b) - b->c->damage_max;
+    remember(b);
     if (x->value > o->bound) {
         o->bound = x->value;
         o->damage = at;
@@ -375,6 +474,7 @@ static bool ascend(big *b, ascent *a) {
         if (!relax(b, damage_weight, a->price)) return o->no_path = true;
         const double value = px_seconds(c, &b->w, b->w.root);
         const double damage = relaxed_plan(b);
+        remember(b);
         const bool better = value > o->bound;
         if (better) {
             o->bound = value;
@@ -406,14 +506,17 @@ static bool big_init(big *b) {
     b->w.large = dil__px_alloc(S * L * (size_t)b->g.run_cap, sizeof(double));
     b->alive = dil__px_alloc(S, sizeof *b->alive);
     b->live = dil__px_alloc(S, sizeof *b->live);
-    b->start = dil__px_alloc(L * S, sizeof(double));
-    b->rest = dil__px_alloc((L + 1) * S, sizeof(double));
+    b->w.small = dil__px_alloc(S * L * (size_t)b->g.run_cap, sizeof(double));
+    b->start = dil__px_alloc(L * S, MASKS * sizeof(double));
+    b->rest = dil__px_alloc((L + 1) * S, MASKS * sizeof(double));
+    b->memory = dil__px_alloc(S, MEM * sizeof(int));
+    b->n_memory = dil__px_alloc(S, sizeof(int));
     b->arrive = dil__px_alloc(L * S, sizeof(double));
     b->used = dil__px_alloc(S, sizeof(double));
     b->visit = dil__px_alloc(L, sizeof *b->visit);
     b->plan_node = dil__px_alloc(2 * L, sizeof(int));
     b->at = dil__px_alloc(L + 1, sizeof *b->at);
-    if (!b->w.large || !b->alive || !b->live || !b->start || !b->rest || !b->arrive || !b->used || !b->visit || !b->plan_node || !b->at)
+    if (!b->w.large || !b->w.small || !b->memory || !b->n_memory || !b->alive || !b->live || !b->start || !b->rest || !b->arrive || !b->used || !b->visit || !b->plan_node || !b->at)
         return false;
     b->level = b->plan_node + L;
     for (int s = 0; s < c->n_nodes; s++) {
@@ -431,6 +534,8 @@ static void big_fini(big *b) {
     free(b->start);
     free(b->rest);
     free(b->arrive);
+    free(b->memory);
+    free(b->n_memory);
     free(b->used);
     free(b->visit);
     free(b->plan_node);
