@@ -256,7 +256,7 @@ static int run(int argc, char **argv)
         {"--tokens", 'n', DIL_CLI_INT, &o.n, "N", "at most so many tokens (default 128)", 1, 1 << 24, NULL},
         {"--chat", 0, DIL_CLI_FLAG, &o.chat, NULL, "the text is a user's message: use the model's chat template", 0, 0, NULL},
         {"--temp", 0, DIL_CLI_NUM, &o.temp, "T", "temperature; 0: always the likeliest token (default 0)", 0, 100, NULL},
-        {"--top-k", 0, DIL_CLI_INT, &o.top_k, "K", "sample among the K likeliest; 0: all (default 40)", 0, 1 << 24, NULL},
+        {"--top-k", 0, DIL_CLI_INT, &o.top_k, "K", "sample among the K likeliest; 0: as many as we keep, 4096 (default 40)", 0, 1 << 24, NULL},
         {"--top-p", 0, DIL_CLI_NUM, &o.top_p, "P", "sample among those that make up P; 1: all (default 0.95)", 0, 1, NULL},
         {"--min-p", 0, DIL_CLI_NUM, &o.min_p, "P", "leave out what is below P times the likeliest (default 0.05)", 0, 1, NULL},
         {"--seed", 0, DIL_CLI_INT, &o.seed, "S", "of the random numbers (default 0)", 0, 9e18, NULL},

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CANDIDATES_MAX 4096u /* with top_k off; p beyond the 4096th token is far below any useful top_p */
+#define CANDIDATES_MAX 4096u /* also with top_k off: what is less likely than the 4096th token is never drawn */
 
 typedef struct candidate {
     float logit, p;

@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DISTINCT_ROWS 8         /* quantizing some types takes a millisecond a row */
+#define DISTINCT_ROWS 8         /* quantizing to some types is slow; kernels do not care */
 #define SET_BYTES_MIN (32u << 20)
-#define SET_BYTES_MAX (96u << 20) /* beyond it more copies only cost time: no small machine caches this much for one process */
+#define SET_BYTES_MAX (96u << 20) /* bounds time and memory; a cache larger than this would be measured too warm */
 #define COPIES_MAX 64u
 #define DECODE_RUNS 25
 #define PREFILL_RUNS 5

@@ -1,8 +1,8 @@
 /* A stage's weights on its device. Every tensor of its layers finds its place in the structs by name; linear weights go where
  * the device has a faster layout for their type (CPU_REPACK and its kin), the rest is used where the source holds it when the
  * device can read it there, and copied otherwise. The look-up table of the embedding stays in plain layout; a tied head whose
- * type has a faster layout is therefore held twice: measured on SmolLM2 (head 21 % of the weights) the repacked head is worth
- * it, and of a mapped plain table only the rows of tokens that occur are ever read. */
+ * type has a faster layout is therefore held twice. Whether its speed is worth the memory has not been measured yet; of a
+ * mapped plain table only the rows of tokens that occur are ever read. */
 #include "engine/internal.h"
 
 #include <inttypes.h>

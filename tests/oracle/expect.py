@@ -1,5 +1,5 @@
 """Computes the expected logits of tests/oracle_test.py with transformers in fp32: run once when a configuration is added or
-changed, in an environment with torch and transformers (made with torch 1.13.1 and transformers 4.44.2).
+changed, in an environment with torch and transformers (made with Debian 12's torch 1.13 and transformers 4.44.2).
 
     expect.py [NAME...]     writes NAME.npy: [8 positions][512 entries + the norm of the whole row]"""
 import shutil
