@@ -1,17 +1,9 @@
 /* dilemma serve: the OpenAI-compatible HTTP server, over this machine alone or over the nodes of a plan. */
 #include "cli/cli.h"
-
-#include <dilemma/serve.h>
+#include "cli/serving.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct loaded {
-    dil_gguf *gguf;
-    dil_arch arch;
-    dil_tokenizer *tok;
-    dil_runner *runner;
-} loaded;
 
 /* "SmolLM2-135M-Instruct.Q4_1" of "/models/SmolLM2-135M-Instruct.Q4_1.gguf". */
 static void name_of_path(const char *path, char *out, size_t cap)
@@ -20,23 +12,6 @@ static void name_of_path(const char *path, char *out, size_t cap)
     snprintf(out, cap, "%s", slash ? slash + 1 : path);
     size_t n = strlen(out);
     if (n > 5 && strcmp(out + n - 5, ".gguf") == 0) out[n - 5] = 0;
-}
-
-static dil_status load_local(loaded *m, const char *path, const dil_stage_opts *o, uint32_t slots, dil_err *err)
-{
-    dil_status s = dil_gguf_open(path, &m->gguf, err);
-    if (s == DIL_OK) s = dil_arch_read(m->gguf, &m->arch, err);
-    if (s == DIL_OK) s = dil_tokenizer_new(m->gguf, &m->tok, err);
-    if (s != DIL_OK) return s;
-    dil_weights w = dil_gguf_weights(m->gguf);
-    return dil_runner_local(&m->arch, &w, o, slots, &m->runner, err);
-}
-
-static void unload(loaded *m)
-{
-    dil_runner_close(m->runner);
-    dil_tokenizer_free(m->tok);
-    dil_gguf_close(m->gguf);
 }
 
 static dil_status read_api_key(const char *path, char *out, size_t cap, dil_err *err)
@@ -58,56 +33,72 @@ static dil_status read_api_key(const char *path, char *out, size_t cap, dil_err 
     return s;
 }
 
-static void wait_for_the_end(void)
+static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *err)
 {
-    while (!dil_cli_interrupted()) dil_sleep_ns(100000000);
+    char path[4096];
+    dil_status s = given ? DIL_OK : dil_keys_path("key", path, sizeof path, err);
+    if (s == DIL_OK) s = dil_keypair_read(given ? given : path, out, err);
+    if (s == DIL_ENOTFOUND && !given) return dil_fail(err, s, "%s: no key pair yet; make one with: dilemma keys new, or name one with --key", path);
+    return s;
 }
 
 static int run(int argc, char **argv)
 {
-    const char *model = NULL, *name = NULL, *bind = "127.0.0.1", *key_file = NULL, *device = NULL;
-    int64_t port = 8080, threads = 0, ctx = 0, slots = 8;
+    dil_cli_serving v = {.bind = "127.0.0.1"};
+    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *api_key_file = NULL;
+    int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
+    bool insecure = false;
     const dil_cli_opt opts[] = {
-        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &model, .arg = "FILE", .help = "the model, GGUF (required)"},
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "the model, GGUF (required); with --plan the one that the plan made"},
+        {.name = "--plan", .kind = DIL_CLI_STR, .out = &plan, .arg = "FILE", .help = "over the nodes of this plan (default: in this process)"},
+        {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "FILE", .help = "the nodes' addresses and keys; with --plan"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "this coordinator's key pair (dilemma keys path)"},
+        {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys and encryption"},
+        {.name = "--deterministic", .kind = DIL_CLI_FLAG, .out = &v.deterministic, .help = "compute in fixed shapes: the same text however requests meet"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
-        {.name = "--bind", .kind = DIL_CLI_STR, .out = &bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},
-        {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "ask for the key in its first line (default: $DILEMMA_API_KEY, else none)"},
+        {.name = "--bind", .kind = DIL_CLI_STR, .out = &v.bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},
+        {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &api_key_file, .arg = "FILE", .help = "ask for the key in its first line (default: $DILEMMA_API_KEY, else none)"},
         {.name = "--name", .kind = DIL_CLI_STR, .out = &name, .arg = "NAME", .help = "what the API calls the model (the file's name)"},
-        {.name = "--slots", .kind = DIL_CLI_INT, .out = &slots, .arg = "N", .help = "requests decoded at once (8)", .min = 1, .max = 256},
-        {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "tokens of one request and its answer (2048)", .min = 16, .max = 1 << 22},
-        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
-        {.name = "--device", .kind = DIL_CLI_STR, .out = &device, .arg = "D", .help = "where to compute (CPU)"},
+        {.name = "--slots", .kind = DIL_CLI_INT, .out = &slots, .arg = "N", .help = "requests decoded at once (8, with --plan the plan's sequences)", .min = 1, .max = 256},
+        {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "tokens of one request and its answer (2048; the plan's)", .min = 16, .max = 1 << 22},
+        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads, without a plan (all)", .min = 1, .max = 256},
+        {.name = "--device", .kind = DIL_CLI_STR, .out = &v.device, .arg = "D", .help = "where to compute, without a plan (CPU)"},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "--model F [--port P]",
+    int status = dil_cli_parse(argc, argv, "--model F [--plan F --cluster F] [--port P]",
                                "Answers the OpenAI HTTP API: /v1/models, /v1/completions, /v1/chat/completions (streaming and not), /health and\n"
                                "/metrics; see docs/SERVE.md.\n\n"
                                "  dilemma serve --model model.gguf\n"
+                               "  dilemma serve --model student.gguf --plan plan.json --cluster cluster.json --key coordinator.key\n"
                                "  curl localhost:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
                                opts, NULL, 0, 0);
     if (status >= 0) return status;
-    if (!model) return dil_cli_usage("serve: --model FILE is missing");
-    char model_name[128], key[256];
-    name_of_path(name ? name : model, model_name, sizeof model_name);
+    if (!v.model) return dil_cli_usage("serve: --model FILE is missing");
+    if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
+    char model_name[128], api_key[256];
+    name_of_path(name ? name : v.model, model_name, sizeof model_name);
+    v.name = model_name;
+    v.port = (uint16_t)port;
+    v.n_threads = (int)threads;
+    v.n_ctx = (uint32_t)ctx;
+    v.n_seq = (uint32_t)slots;
     dil_err err;
-    if (read_api_key(key_file, key, sizeof key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
-    dil_cli_progress(); /* Ctrl-C ends us in order */
-    dil_serve_opts so = {.bind = bind, .port = (uint16_t)port, .model_name = model_name, .api_key = key[0] ? key : NULL};
-    dil_server *srv;
-    if (dil_server_open(&so, &srv, &err) != DIL_OK) return dil_cli_fail("serve", &err);
-    if (!dil_cli_quiet) fprintf(stderr, "serve: loading %s\n", model_name);
-    dil_server_set_status(srv, "loading the model");
-    dil_stage_opts eo = {.device = device, .n_threads = (int)threads, .n_ctx = (uint32_t)ctx, .kv_type = DIL_TYPE_F16};
-    loaded m = {0};
-    dil_status s = load_local(&m, model, &eo, (uint32_t)slots, &err);
-    if (s == DIL_OK) s = dil_server_attach(srv, m.runner, m.tok, &err);
-    if (s == DIL_OK) {
-        printf("http://%s:%u/v1\n", strcmp(bind, "0.0.0.0") == 0 ? "localhost" : bind, dil_server_port(srv));
-        fflush(stdout);
-        wait_for_the_end();
-        if (!dil_cli_quiet) fputs("serve: ending\n", stderr);
+    dil_keypair key;
+    if (read_api_key(api_key_file, api_key, sizeof api_key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
+    v.api_key = api_key[0] ? api_key : NULL;
+    if (plan && !insecure) {
+        if (read_node_key(key_file, &key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
+        v.key = &key;
     }
-    dil_server_close(srv);
-    unload(&m);
+    dil_plan *p = NULL;
+    dil_cluster *c = NULL;
+    dil_status s = DIL_OK;
+    if (plan) s = dil_plan_read(plan, &p, &err);
+    if (plan && s == DIL_OK) s = dil_cluster_read(cluster, &c, &err);
+    v.plan = p;
+    v.cluster = c;
+    if (s == DIL_OK) s = dil_cli_serving_run(&v, &err);
+    dil_plan_free(p);
+    dil_cluster_free(c);
     return s == DIL_OK ? 0 : dil_cli_fail("serve", &err);
 }
 

@@ -15,6 +15,7 @@ extern const dil_cli_cmd dil_cli_eval;
 extern const dil_cli_cmd dil_cli_keys;
 extern const dil_cli_cmd dil_cli_node;
 extern const dil_cli_cmd dil_cli_probe;
+extern const dil_cli_cmd dil_cli_demo;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_run,
@@ -29,6 +30,7 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_keys,
     &dil_cli_node,
     &dil_cli_probe,
+    &dil_cli_demo,
     NULL
 };
 

@@ -1,0 +1,347 @@
+/* The steps and what each depends on. A probe keeps its measured links while the same machines answer; what they offer is asked
+ * anew each time, so that a node with less memory today is planned for today. */
+#include "cli/pipeline.h"
+
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void dil_cli_pipeline_note(dil_cli_pipeline *p, const char *name, bool kept, double sec, const char *fmt, ...)
+{
+    if (p->n_steps < DIL_CLI_STEPS_MAX) {
+        dil_cli_step *s = &p->step[p->n_steps++];
+        snprintf(s->name, sizeof s->name, "%s", name);
+        s->sec = sec;
+        s->kept = kept;
+    }
+    if (!p->say || dil_cli_quiet) return;
+    dil_cli_progress_done();
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    fprintf(p->say, "%-9s %s", name, text);
+    if (kept) fprintf(p->say, "  (kept)\n");
+    else fprintf(p->say, "  (%.1f s)\n", sec);
+    fflush(p->say);
+}
+
+static double since(int64_t start_ns)
+{
+    return (double)(dil_now_ns() - start_ns) * 1e-9;
+}
+
+void dil_cli_pipeline_path(const dil_cli_pipeline *p, const char *file, char out[4096])
+{
+    if (snprintf(out, 4096, "%s/%s", p->dir, file) >= 4096) out[0] = 0; /* opening "" fails with its own error */
+}
+
+dil_status dil_cli_pipeline_open(dil_cli_pipeline *p, dil_err *err)
+{
+    char steps[4096];
+    dil_status s = dil_mkdirs(p->dir, err);
+    if (s != DIL_OK) return s;
+    dil_cli_pipeline_path(p, "steps.json", steps);
+    dil_cli_pipeline_path(p, "cluster.json", p->cluster_path);
+    dil_cli_pipeline_path(p, "profile.json", p->profile_path);
+    dil_cli_pipeline_path(p, "profile.json.imatrix.gguf", p->imatrix_path);
+    dil_cli_pipeline_path(p, "plan.json", p->plan_path);
+    dil_cli_pipeline_path(p, "student.gguf", p->student_path);
+    s = dil__file_hash(p->model, p->model_hash, err);
+    return s == DIL_OK ? dil__steps_open(steps, &p->steps, err) : s;
+}
+
+void dil_cli_pipeline_close(dil_cli_pipeline *p)
+{
+    dil_plan_free(p->plan);
+    dil_profile_free(p->profile);
+    dil_cluster_free(p->cluster);
+    dil__steps_close(p->steps);
+}
+
+/* --- probe ------------------------------------------------------------------------------------------------------------------ */
+
+static dil_status connect_peer(const dil_cli_pipeline *p, const char *address, const char *public_key, dil_node_conn **out, dil_err *err)
+{
+    return dil_node_connect(address, p->key ? public_key : NULL, p->key, 10, out, err);
+}
+
+static void links_key(const dil_cli_pipeline *p, const dil_node_info *info, dil__key *k)
+{
+    dil__key_init(k, "links 1");
+    for (uint32_t i = 0; i < p->n_peers; i++) {
+        dil__key_str(k, p->peers[i].name);
+        dil__key_str(k, p->peers[i].public_key);
+        dil__key_str(k, info[i].cpu);
+        dil__key_num(k, info[i].throttle);
+    }
+}
+
+static dil_status measure_links_of(dil_cli_pipeline *p, uint32_t i, dil_cluster *c, dil_err *err)
+{
+    dil_node_conn *conn;
+    dil_status s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
+    if (s != DIL_OK) return s;
+    for (uint32_t k = 0; s == DIL_OK && k < p->n_peers; k++) {
+        dil_node_link l;
+        if (k == i) continue;
+        if (!dil_progress_step(dil_cli_progress(), "measuring the links", c->n_links, p->n_peers * (p->n_peers - 1))) s = dil_fail(err, DIL_ECANCELED, "canceled");
+        if (s == DIL_OK) s = dil_node_probe_link(conn, p->peers[k].address, p->peers[k].public_key, p->probe_limit_sec, &l, err);
+        if (s == DIL_OK)
+            c->links[c->n_links++] = (dil_cluster_link){.from = i, .to = k, .rtt_sec = l.rtt_sec, .latency_sec = l.rtt_sec / 2, .bytes_per_sec = l.bytes_per_sec};
+    }
+    dil_node_disconnect(conn);
+    return s;
+}
+
+static dil_status measure_links(dil_cli_pipeline *p, dil_cluster *c, dil_err *err)
+{
+    uint32_t n = p->n_peers;
+    const char *keys[DIL_CLI_NODES_MAX];
+    for (uint32_t i = 0; i < n; i++) keys[i] = p->peers[i].public_key;
+    dil_status s = DIL_OK;
+    for (uint32_t i = 0; s == DIL_OK && i < n; i++) { /* every node lets the others in for the time of the probe */
+        dil_node_conn *conn;
+        s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
+        if (s != DIL_OK) break;
+        s = p->key ? dil_node_admit(conn, keys, n, 60 + (uint32_t)(n * n * p->probe_limit_sec * 2), err) : DIL_OK;
+        dil_node_disconnect(conn);
+    }
+    for (uint32_t i = 0; s == DIL_OK && i < n; i++) s = measure_links_of(p, i, c, err);
+    return s;
+}
+
+static dil_status ask_nodes(const dil_cli_pipeline *p, dil_node_info *info, dil_err *err)
+{
+    dil_status s = DIL_OK;
+    for (uint32_t i = 0; s == DIL_OK && i < p->n_peers; i++) {
+        dil_node_conn *conn;
+        s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
+        if (s != DIL_OK) break;
+        s = dil_node_get_info(conn, &info[i], err);
+        dil_node_disconnect(conn);
+    }
+    return s;
+}
+
+static void fill_nodes(const dil_cli_pipeline *p, const dil_node_info *info, dil_cluster *c)
+{
+    for (uint32_t i = 0; i < p->n_peers; i++) {
+        if (strcmp(p->peers[i].name, p->entry) == 0) c->entry = i;
+        c->nodes[i] = (dil_cluster_node){.name = p->peers[i].name, .address = p->peers[i].address, .public_key = p->key ? p->peers[i].public_key : "",
+                                         .device = info[i].device, .cpu = info[i].cpu, .memory_bytes = info[i].memory_bytes,
+                                         .threads = info[i].threads, .throttle = info[i].throttle};
+    }
+}
+
+static dil_status take_kept_links(const dil_cli_pipeline *p, dil_cluster *c, dil_err *err)
+{
+    dil_cluster *old;
+    char path[4096];
+    dil_cli_pipeline_path(p, "links.json", path);
+    dil_status s = dil_cluster_read(path, &old, err);
+    if (s != DIL_OK) return s;
+    if (old->n_nodes != c->n_nodes || old->n_links > c->n_nodes * (c->n_nodes - 1)) s = dil_fail(err, DIL_EFORMAT, "%s: of other machines", path);
+    for (uint32_t i = 0; s == DIL_OK && i < old->n_links; i++) c->links[c->n_links++] = old->links[i];
+    dil_cluster_free(old);
+    return s;
+}
+
+dil_status dil_cli_pipeline_probe(dil_cli_pipeline *p, dil_err *err)
+{
+    int64_t start = dil_now_ns();
+    static dil_node_info info[DIL_CLI_NODES_MAX];
+    static dil_cluster_node nodes[DIL_CLI_NODES_MAX];
+    static dil_cluster_link links[DIL_CLI_NODES_MAX * DIL_CLI_NODES_MAX];
+    if (p->n_peers > DIL_CLI_NODES_MAX) return dil_fail(err, DIL_ELIMIT, "%u nodes, at most %d here", p->n_peers, DIL_CLI_NODES_MAX);
+    dil_cluster c = {.nodes = nodes, .n_nodes = p->n_peers, .links = links};
+    dil_status s = ask_nodes(p, info, err);
+    if (s != DIL_OK) return s;
+    fill_nodes(p, info, &c);
+    char path[4096];
+    dil_cli_pipeline_path(p, "links.json", path);
+    dil__key k;
+    links_key(p, info, &k);
+    bool kept = dil__steps_done(p->steps, "links", &k, path) && take_kept_links(p, &c, NULL) == DIL_OK;
+    if (!kept) {
+        c.n_links = 0;
+        s = measure_links(p, &c, err);
+        if (s == DIL_OK) s = dil_cluster_write(path, &c, err);
+        if (s == DIL_OK) s = dil__steps_record(p->steps, "links", &k, path, err);
+    }
+    dil__key_fini(&k);
+    if (s == DIL_OK) s = dil_cluster_write(p->cluster_path, &c, err);
+    if (s == DIL_OK) s = dil_cluster_read(p->cluster_path, &p->cluster, err);
+    if (s == DIL_OK) dil_cli_pipeline_note(p, "probe", kept, since(start), "%u nodes, %u links -> %s", p->n_peers, c.n_links, p->cluster_path);
+    return s;
+}
+
+/* --- profile ----------------------------------------------------------------------------------------------------------------- */
+
+static dil_status time_on_node(void *ctx, const dil_cluster_node *node, const dil_arch *arch, uint32_t layer, const dil_type *types,
+                               uint32_t n_past, uint32_t n_batch, dil_layer_time *out, dil_err *err)
+{
+    const dil_cli_pipeline *p = ctx;
+    dil_node_conn *conn;
+    dil_status s = connect_peer(p, node->address, node->public_key, &conn, err);
+    if (s != DIL_OK) return s;
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    uint32_t n = (uint32_t)dil_arch_layer_tensors(arch, layer, t);
+    s = dil_node_time_layer(conn, arch, layer, types, n, n_past, n_batch, p->time_limit_sec, out, err);
+    dil_node_disconnect(conn);
+    return s;
+}
+
+static dil_status profile_key(const dil_cli_pipeline *p, const dil_profiler_opts *o, dil__key *k, dil_err *err)
+{
+    dil__key_init(k, "profile 1");
+    dil__key_str(k, p->model_hash);
+    double n[] = {o->context, o->sequences, o->batch, o->n_past, o->n_ctx, o->n_chunks, o->calib_tokens, o->time_limit_sec};
+    for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) dil__key_num(k, n[i]);
+    for (uint32_t i = 0; i < p->cluster->n_nodes; i++) {
+        const dil_cluster_node *d = &p->cluster->nodes[i];
+        dil__key_str(k, d->name);
+        dil__key_str(k, d->cpu);
+        dil__key_str(k, d->device);
+        dil__key_num(k, d->threads);
+        dil__key_num(k, d->throttle);
+    }
+    if (p->data) return dil__key_file(k, p->data, err);
+    dil__key_str(k, NULL);
+    return DIL_OK;
+}
+
+/* A journal of unfinished work is gone on with only when it is of the same key. */
+static bool may_resume(const dil_cli_pipeline *p, const dil__key *k)
+{
+    char begun[4096];
+    dil_cli_pipeline_path(p, "profile.begun", begun);
+    bool same = dil__steps_done(p->steps, "profile.begun", k, begun);
+    if (!same && dil_file_write(begun, "begun\n", 6, NULL) == DIL_OK) dil__steps_record(p->steps, "profile.begun", k, begun, NULL);
+    return same;
+}
+
+dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
+{
+    int64_t start = dil_now_ns();
+    dil_profiler_opts o = dil_profiler_defaults();
+    o.model = p->model;
+    o.cluster = p->cluster;
+    o.data = p->data;
+    o.format = p->format;
+    o.out = p->profile_path;
+    o.context = p->context;
+    o.sequences = p->sequences;
+    o.n_threads = p->n_threads;
+    o.calib_tokens = p->imatrix_tokens;
+    o.batch = 128;
+    uint32_t scored = o.n_ctx - 33; /* of a chunk; the first ones have too little context to count */
+    o.n_chunks = (p->damage_tokens + scored - 1) / scored;
+    if (p->time_limit_sec > 0) o.time_limit_sec = p->time_limit_sec;
+    o.time_layer = time_on_node;
+    o.time_ctx = p;
+    dil__key k;
+    dil_status s = profile_key(p, &o, &k, err);
+    bool kept = s == DIL_OK && dil__steps_done(p->steps, "profile", &k, p->profile_path) && dil_file_exists(p->imatrix_path);
+    dil_profiler_report r = {0};
+    if (s == DIL_OK && !kept) {
+        o.resume = may_resume(p, &k);
+        s = dil_profiler_run(&o, dil_cli_progress(), &r, err);
+        if (s == DIL_OK) s = dil__steps_record(p->steps, "profile", &k, p->profile_path, err);
+    }
+    dil__key_fini(&k);
+    if (s == DIL_OK) s = dil_profile_read(p->profile_path, &p->profile, err);
+    if (s != DIL_OK) return s;
+    dil_cli_pipeline_note(p, "profile", kept, since(start), "%u layers at up to %u levels on %u nodes; damage on %" PRIu64 " tokens -> %s",
+                          p->profile->n_layers, p->profile->layers[1].n_levels, p->profile->n_nodes, p->profile->data_tokens, p->profile_path);
+    return DIL_OK;
+}
+
+/* --- plan -------------------------------------------------------------------------------------------------------------------- */
+
+static dil_status plan_key(const dil_cli_pipeline *p, dil__key *k, dil_err *err)
+{
+    const dil_plan_options *o = &p->plan_options;
+    dil__key_init(k, "plan 1");
+    dil__key_str(k, o->entry);
+    dil__key_str(k, o->measure);
+    dil__key_str(k, o->solver);
+    double n[] = {o->tokens_in, o->tokens_out, o->context, o->max_damage, o->max_loss_increase, o->max_ratio, o->slack, o->rate, o->load_max};
+    for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) dil__key_num(k, n[i]);
+    dil_status s = dil__key_file(k, p->profile_path, err);
+    return s == DIL_OK ? dil__key_file(k, p->cluster_path, err) : s;
+}
+
+dil_status dil_cli_pipeline_plan(dil_cli_pipeline *p, dil_err *err)
+{
+    int64_t start = dil_now_ns();
+    dil__key k;
+    dil_status s = plan_key(p, &k, err);
+    bool kept = s == DIL_OK && dil__steps_done(p->steps, "plan", &k, p->plan_path);
+    if (s == DIL_OK && !kept) {
+        dil_plan *plan;
+        p->plan_options.progress = dil_cli_progress();
+        s = dil_plan_make(p->profile, p->cluster, &p->plan_options, &plan, err);
+        if (s == DIL_OK) {
+            s = dil_plan_write(p->plan_path, plan, err);
+            dil_plan_free(plan);
+        }
+        if (s == DIL_OK) s = dil__steps_record(p->steps, "plan", &k, p->plan_path, err);
+    }
+    dil__key_fini(&k);
+    if (s == DIL_OK) s = dil_plan_read(p->plan_path, &p->plan, err);
+    if (s != DIL_OK) return s;
+    dil_cli_pipeline_note(p, "plan", kept, since(start), "%u stages, %.1f ms a token predicted, %.2f %% of fp32, gap %.2g %% (%s) -> %s", p->plan->n_stages,
+                          1e3 * p->plan->token_sec, 100 * p->plan->ratio_to_fp32, 100 * p->plan->gap, p->plan->solver, p->plan_path);
+    return DIL_OK;
+}
+
+/* --- quantize ----------------------------------------------------------------------------------------------------------------- */
+
+/* The student depends on the types alone, not on who holds them: a plan that only moves layers keeps the file. */
+static dil_status student_key(const dil_cli_pipeline *p, const dil_quantize_opts *o, dil__key *k, dil_err *err)
+{
+    dil__key_init(k, "student 1");
+    dil__key_str(k, p->model_hash);
+    dil__key_num(k, (double)o->method);
+    for (uint32_t l = 0; l < p->plan->n_layers; l++) {
+        const dil_plan_layer *layer = &p->plan->layers[l];
+        dil__key_str(k, layer->name);
+        for (uint32_t i = 0; i < layer->n_types; i++) {
+            dil__key_str(k, layer->types[i].role);
+            dil__key_str(k, layer->types[i].type);
+        }
+    }
+    return dil__key_file(k, p->imatrix_path, err);
+}
+
+dil_status dil_cli_pipeline_quantize(dil_cli_pipeline *p, dil_err *err)
+{
+    int64_t start = dil_now_ns();
+    dil_quantize_opts o = {.plan = p->plan_path, .imatrix = p->imatrix_path, .n_threads = p->n_threads};
+    dil__key k;
+    dil_status s = student_key(p, &o, &k, err);
+    bool kept = s == DIL_OK && dil__steps_done(p->steps, "student", &k, p->student_path);
+    if (s == DIL_OK && !kept) {
+        dil_quantize_report r;
+        s = dil_quantize(p->model, &o, p->student_path, dil_cli_progress(), &r, err);
+        if (s == DIL_OK) s = dil__steps_record(p->steps, "student", &k, p->student_path, err);
+    }
+    dil__key_fini(&k);
+    if (s != DIL_OK) return s;
+    dil_gguf *g;
+    s = dil_gguf_open(p->student_path, &g, err);
+    if (s != DIL_OK) return s;
+    uint64_t bytes, n_params;
+    double ratio = dil_gguf_ratio_to_fp32(g, &bytes, &n_params);
+    dil_gguf_close(g);
+    char size[32];
+    dil_cli_pipeline_note(p, "quantize", kept, since(start), "%s, %.2f bits a weight, %.2f %% of fp32 -> %s", dil_format_bytes(bytes, size),
+                          8.0 * (double)bytes / (double)n_params, 100 * ratio, p->student_path);
+    return DIL_OK;
+}

@@ -1,0 +1,23 @@
+/* cli/serving.h - what `serve` and `up` share: the HTTP server over a local runner or a ring, from opening to Ctrl-C. */
+#ifndef DIL_CLI_SERVING_H
+#define DIL_CLI_SERVING_H
+
+#include <dilemma/coordinator.h>
+#include <dilemma/serve.h>
+
+typedef struct dil_cli_serving {
+    const char *model, *name;          /* file; what the API calls it */
+    const char *bind, *api_key, *device;
+    uint16_t port;
+    int n_threads;
+    uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */
+    bool deterministic;
+    const dil_plan *plan;              /* NULL: in this process */
+    const dil_cluster *cluster;
+    const dil_keypair *key;            /* NULL: nodes without keys */
+} dil_cli_serving;
+
+/* Listens at once, loads, prints the address on standard output when ready, serves until Ctrl-C or SIGTERM. */
+dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err);
+
+#endif
