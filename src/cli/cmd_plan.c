@@ -30,7 +30,7 @@ static const dil_cli_opt options[] = {
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
     {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, orders, exhaustive or baseline:best-single (auto)"},
-    {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (30); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
+    {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (60); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
     {.name = "--gap", .kind = DIL_CLI_NUM, .out = &opt.gap, .arg = "G", .help = "stop when the plan is proved this close to the best (0.001; with --problem 0.0001)", .min = 1e-9, .max = 1},
     {.name = "--out", .letter = 'o', .kind = DIL_CLI_STR, .out = &opt.out, .arg = "FILE", .help = "plan.json (- is standard output)"},
     {.name = "--svg", .kind = DIL_CLI_STR, .out = &opt.svg, .arg = "FILE", .help = "a picture of the layered graph and the path"},

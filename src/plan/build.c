@@ -27,7 +27,7 @@ typedef struct builder {
 dil_plan_options dil_plan_options_default(void)
 {
     return (dil_plan_options){.tokens_in = 128, .tokens_out = 128, .max_damage = INFINITY, .max_loss_increase = INFINITY,
-                              .max_ratio = INFINITY, .slack = 0.1, .load_max = 0.9, .limit_sec = 30};
+                              .max_ratio = INFINITY, .slack = 0.1, .load_max = 0.9, .limit_sec = 60};
 }
 
 static dil_status check_options(const dil_profile *prof, const dil_plan_options *o, dil_err *err)

@@ -117,6 +117,7 @@ static bool in_order(const dil__milp *m, uint32_t l, uint32_t place)
 {
     uint32_t after = m->p->n_layers - 1 - l, places_after = m->n_places - 1 - place;
     if (!m->shape.order) return true;
+    if (m->shape.stage && m->shape.stage[l] != place) return false;
     return place <= l && places_after <= after && (l > 0 || place == 0) && (after > 0 || places_after == 0);
 }
 
@@ -664,10 +665,10 @@ dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil
     return s;
 }
 
-dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t n_order, dil_err *err)
+dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t n_order, const uint16_t *stage, dil_err *err)
 {
     dil__milp *m;
-    dil__milp_shape shape = {.goal = job->goal, .order = order, .n_order = n_order};
+    dil__milp_shape shape = {.goal = job->goal, .order = order, .n_order = n_order, .stage = stage};
     dil_status s = dil__milp_build(job->p, &shape, &m, err);
     if (s != DIL_OK) return s;
     dil__milp_run_options o = {job->limit_sec, job->gap, job->progress, job->start_node, job->start_level, job->cutoff};
@@ -680,7 +681,7 @@ dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t 
 
 dil_status dil__solve_milp(dil__job *job, dil_err *err)
 {
-    return dil__solve_milp_order(job, NULL, 0, err);
+    return dil__solve_milp_order(job, NULL, 0, NULL, err);
 }
 
 dil_status dil_problem_export(const char *path, const dil_problem *p, dil_goal goal, dil_err *err)

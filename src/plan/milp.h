@@ -11,6 +11,7 @@ typedef struct dil__milp_shape {
     dil__budget relax;  /* the objective becomes this budget's least overrun (storage: summed over the nodes) */
     const uint32_t *order; /* [n_order] nodes of the stages in their order, each with a layer at least; NULL: any path */
     uint32_t n_order;
+    const uint16_t *stage; /* [L] with an order: the stage of every layer, so that only levels are free; NULL: free */
 } dil__milp_shape;
 
 typedef struct dil__milp dil__milp;

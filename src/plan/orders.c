@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CUT_SHARE 0.3 /* of the time left, for the levels of one structure */
+
 enum { STAGES_MAX = 12, QUEUE_MAX = 200000, ROUNDS = 200, NODES_MAX = 64 };
 
 typedef struct entry {
@@ -43,9 +45,9 @@ typedef struct orders {
     double dearest;        /* sum over the layers of their dearest choice: with the hops, no plan costs more */
     double spread;         /* sum over the layers of their dearest choice less the cheapest */
     prices warm;
-    bool any;              /* the bound without an order: every layer on any node, hops for nothing, a tied head for nothing */
     entry *heap;
     size_t n_heap;
+    double free_bound;     /* of every plan, whatever its order */
     double best_cost, dropped; /* dropped: least bound of what did not fit the queue or the longest order */
     int64_t end_ns;
 } orders;
@@ -126,7 +128,7 @@ static double room(const orders *o, const uint16_t *node, uint32_t n, uint32_t s
 {
     const dil_problem *p = o->p;
     double buffer = 0, block = INFINITY;
-    if (!p->buffer_bytes || o->any) return p->store_bytes[s];
+    if (!p->buffer_bytes) return p->store_bytes[s];
     for (uint32_t l = 1; l + 1 < o->L; l++) block = fmin(block, p->buffer_bytes[l]);
     for (uint32_t k = 0; k < n; k++) {
         if (node[k] != s) continue;
@@ -154,29 +156,16 @@ static void price_choices(orders *o, const prices *y, const uint16_t *node, uint
         for (uint32_t k = 0; k < n; k++) {
             uint32_t s = node[k], pick = 0;
             double best = INFINITY;
-            if (!o->any && ((l == 0 && k > 0) || (l == o->L - 1 && k + 1 < n))) continue;
+            if ((l == 0 && k > 0) || (l == o->L - 1 && k + 1 < n)) continue;
             for (uint32_t q = 0; q < p->level_count[l]; q++) {
                 double v = priced(o, y, l, s, q, 0);
-                if (tied && l == 0 && !o->any) v += priced(o, y, o->L - 1, tail, q, s == tail ? p->shared_bytes[q] : 0);
+                if (tied && l == 0) v += priced(o, y, o->L - 1, tail, q, s == tail ? p->shared_bytes[q] : 0);
                 if (v < best) best = v, pick = q;
             }
             o->value[(size_t)l * o->S + s] = tied && l == o->L - 1 ? 0 : best;
             o->pick[(size_t)l * o->S + s] = tied && l == o->L - 1 ? o->pick[node[0]] : pick;
         }
     }
-}
-
-static double unordered(orders *o, const uint16_t *node, uint32_t n)
-{
-    double sum = 0;
-    for (uint32_t l = 0; l < o->L; l++) {
-        o->at[l] = 0;
-        for (uint32_t k = 1; k < n; k++) {
-            if (o->value[(size_t)l * o->S + node[k]] < o->value[(size_t)l * o->S + node[o->at[l]]]) o->at[l] = (uint16_t)k;
-        }
-        sum += o->value[(size_t)l * o->S + node[o->at[l]]];
-    }
-    return sum;
 }
 
 /* Shortest monotone path; the stage of every layer goes to at. */
@@ -216,7 +205,6 @@ static use used(const orders *o, const uint16_t *node, uint32_t n)
     for (uint32_t l = 0; l < o->L; l++) {
         uint32_t s = node[o->at[l]], q = o->pick[(size_t)l * o->S + s];
         size_t lq = (size_t)l * o->Q + q;
-        if (o->any && p->tied && l == o->L - 1) break;
         u.damage += p->damage[lq];
         u.file += file_bytes(p, lq);
         u.store[s] += p->layer_bytes[lq];
@@ -261,7 +249,7 @@ static double order_bound(orders *o, const uint16_t *node, uint32_t n, double en
     }
     for (int round = 0, stale = 0; round < ROUNDS; round++) {
         price_choices(o, &y, node, n);
-        double v = o->any ? unordered(o, node, n) : relaxed_path(o, node, n);
+        double v = relaxed_path(o, node, n);
         if (isinf(v)) return INFINITY;
         use u = used(o, node, n);
         if (has_damage) v -= y.damage * p->damage_max;
@@ -341,70 +329,146 @@ static void expand(orders *o, const entry *e)
     }
 }
 
-static dil_status solve_order(orders *o, entry *e, dil_err *err)
+static void keep_better(orders *o)
+{
+    dil_use u;
+    if (dil_problem_check(o->p, o->node, o->level, &u, NULL) != DIL_OK) return;
+    double cost = o->job->goal == DIL_GOAL_SEC ? u.sec : u.damage;
+    if (cost >= o->best_cost) return;
+    o->best_cost = cost;
+    memcpy(o->job->node, o->node, o->L * sizeof *o->node);
+    memcpy(o->job->level, o->level, o->L * sizeof *o->level);
+}
+
+static dil_status run_milp(orders *o, const entry *e, const uint16_t *stage, double limit_sec, double *bound, dil_err *err)
 {
     uint32_t order[STAGES_MAX];
     for (uint32_t k = 0; k < e->n; k++) order[k] = e->node[k];
-    double left = (double)(o->end_ns - dil_now_ns()) * 1e-9;
-    if (left <= 0) return DIL_ETIMEOUT;
-    dil__job one = {.p = o->p, .goal = o->job->goal, .limit_sec = left, .gap = o->job->gap / 2, .progress = o->job->progress, .node = o->node,
-                    .level = o->level, .cutoff = o->best_cost * (1 - o->job->gap / 2)};
+    dil__job one = {.p = o->p, .goal = o->job->goal, .limit_sec = limit_sec, .gap = o->job->gap / 2, .progress = o->job->progress, .node = o->node,
+                    .level = o->level, .bound = -INFINITY, .cutoff = o->best_cost * (1 - o->job->gap / 2)};
     int64_t t0 = dil_now_ns();
-    dil_status s = dil__solve_milp_order(&one, order, e->n, err);
+    dil_status s = dil__solve_milp_order(&one, order, e->n, stage, err);
     char name[64] = "";
     for (uint32_t k = 0, n = 0; k < e->n && n + 5 < sizeof name; k++) n += (uint32_t)snprintf(name + n, sizeof name - n, "%s%u", k ? "-" : "", order[k]);
-    dil_log(DIL_LOG_DEBUG, "orders", "%s: bound %.6g, best so far %.6g, its MILP: %s, bound %.6g, %.2f s", name, e->bound, o->best_cost,
-            dil_status_name(s), one.bound, (double)(dil_now_ns() - t0) * 1e-9);
-    if (s == DIL_EINFEASIBLE) return DIL_OK;
-    if (s == DIL_ETIMEOUT) e->bound = fmax(e->bound, fmin(one.bound, one.cutoff));
-    if (s != DIL_OK) return s;
-    dil_use u;
-    if (dil_problem_check(o->p, o->node, o->level, &u, err) == DIL_OK) {
-        double cost = o->job->goal == DIL_GOAL_SEC ? u.sec : u.damage;
-        if (cost < o->best_cost) {
-            o->best_cost = cost;
-            memcpy(o->job->node, o->node, o->L * sizeof *o->node);
-            memcpy(o->job->level, o->level, o->L * sizeof *o->level);
-        }
+    dil_log(DIL_LOG_DEBUG, "orders", "%s%s: bound %.6g, best so far %.6g, its MILP: %s, bound %.6g, %.2f s", name, stage ? " cut" : "", e->bound,
+            o->best_cost, dil_status_name(s), one.bound, (double)(dil_now_ns() - t0) * 1e-9);
+    *bound = fmin(one.bound, one.cutoff); /* what the cutoff left out is above it, no more */
+    if (s == DIL_OK) keep_better(o);
+    return s;
+}
+
+/* Cuts that give every stage layers in proportion to the room on its node, at each layer's middle level. */
+static void proportional_cuts(orders *o, const entry *e)
+{
+    const dil_problem *p = o->p;
+    double share[STAGES_MAX], total = 0, bytes = 0, filled = 0, until = 0;
+    for (uint32_t k = 0; k < e->n; k++) {
+        uint32_t visits = 0;
+        for (uint32_t i = 0; i < e->n; i++) visits += e->node[i] == e->node[k];
+        share[k] = fmax(0, room(o, e->node, e->n, e->node[k])) / visits;
+        total += share[k];
     }
+    bool once = p->tied && o->L > 1 && e->node[0] == e->node[e->n - 1];
+    for (uint32_t l = 0; l < o->L; l++) bytes += l + 1 == o->L && once ? 0 : p->layer_bytes[(size_t)l * o->Q + p->level_count[l] / 2];
+    uint32_t k = 0;
+    for (uint32_t l = 0; l < o->L; l++) {
+        double size = l + 1 == o->L && once ? 0 : p->layer_bytes[(size_t)l * o->Q + p->level_count[l] / 2];
+        until = 0;
+        for (uint32_t i = 0; i <= k; i++) until += share[i];
+        bool full = total > 0 && filled + size / 2 > bytes * until / total;
+        bool must = o->L - 1 - l < e->n - 1 - k; /* one layer for each stage that is left */
+        if (l > 0 && k + 1 < e->n && (full || must)) k++;
+        o->at[l] = (uint16_t)k;
+        filled += size;
+    }
+}
+
+/* Levels alone first, with the cuts of the relaxed path and in proportion to the room: that is quick, and gives the MILP of the
+ * order a cutoff. */
+static dil_status solve_order(orders *o, entry *e, dil_err *err)
+{
+    double left = (double)(o->end_ns - dil_now_ns()) * 1e-9, bound;
+    if (left <= 0) return DIL_ETIMEOUT;
+    order_bound(o, e->node, e->n, INFINITY);
+    dil_status s = e->n > 1 ? run_milp(o, e, o->at, left * CUT_SHARE, &bound, err) : DIL_OK;
+    if (e->n > 1 && s != DIL_ECANCELED) {
+        proportional_cuts(o, e);
+        s = run_milp(o, e, o->at, left * CUT_SHARE, &bound, err);
+    }
+    if (s == DIL_ECANCELED) return s;
+    left = (double)(o->end_ns - dil_now_ns()) * 1e-9;
+    if (fmax(o->free_bound, e->bound) >= o->best_cost * (1 - o->job->gap)) return DIL_OK;
+    if (left <= 0) return DIL_ETIMEOUT;
+    s = run_milp(o, e, NULL, left, &bound, err);
+    if (s == DIL_EINFEASIBLE) return DIL_OK;
+    if (s == DIL_OK || s == DIL_ETIMEOUT) e->bound = fmax(e->bound, bound);
+    if (s != DIL_OK) return s;
     e->solved = true;
-    e->bound = fmax(e->bound, fmin(one.bound, one.cutoff)); /* what the cutoff left out is above it, no more */
     push(o, e);
     return DIL_OK;
 }
 
-static double unordered_bound(orders *o)
+/* The bound without an order: one node that offers what all do, is as fast as the fastest for each choice, and needs no buffer.
+ * Its MILP is a knapsack of some hundredths of a second, and tight where quality and size bind. -INFINITY: not found in time. */
+static dil_status unordered_bound(orders *o, double *bound)
 {
-    uint16_t node[NODES_MAX];
-    for (uint32_t s = 0; s < o->S; s++) node[s] = (uint16_t)s;
-    o->any = true;
-    double bound = order_bound(o, node, o->S, o->best_cost);
-    o->any = false;
-    return bound;
+    const dil_problem *p = o->p;
+    double *sec = calloc((size_t)o->L * o->Q, sizeof *sec), store = 0, zero = 0;
+    uint32_t *choice = calloc((size_t)2 * o->L, sizeof *choice);
+    *bound = -INFINITY;
+    dil_status s = sec && choice ? DIL_OK : DIL_EMEMORY;
+    if (s == DIL_OK) {
+        for (uint32_t i = 0; i < o->S; i++) store += p->store_bytes[i];
+        for (uint32_t l = 0; l < o->L; l++) {
+            for (uint32_t q = 0; q < p->level_count[l]; q++) {
+                double least = INFINITY;
+                for (uint32_t i = 0; i < o->S; i++) least = fmin(least, o->cost[dil__cell(p, l, i, q)]);
+                sec[(size_t)l * o->Q + q] = isfinite(least) ? least : 0;
+            }
+        }
+        dil_problem one = *p;
+        one.n_nodes = 1;
+        one.n_hops = 0;
+        one.layer_sec = sec;
+        one.store_bytes = &store;
+        one.source_sec = one.sink_sec = &zero;
+        one.buffer_bytes = one.chunk_sec = one.load = one.out_load = one.in_load = NULL;
+        one.chunk_weight = 0;
+        one.load_max = INFINITY;
+        dil__job job = {.p = &one, .goal = o->job->goal, .limit_sec = CUT_SHARE * o->job->limit_sec, .gap = o->job->gap / 10, .progress = o->job->progress,
+                        .node = choice, .level = choice + o->L, .bound = -INFINITY};
+        s = dil__solve_milp(&job, NULL);
+        *bound = job.bound;
+        if (s == DIL_ETIMEOUT || s == DIL_EINTERNAL) s = DIL_OK;
+    }
+    free(sec);
+    free(choice);
+    return s;
 }
 
 /* -> DIL_OK when the queue is spent or its least bound is good enough; job->bound is set either way. */
 static dil_status search(orders *o, dil_err *err)
 {
-    double free_bound = unordered_bound(o);
-    if (isinf(free_bound)) return DIL_OK; /* not even without an order */
-    for (uint32_t s = 0; s < o->S; s++) {
-        entry e = {.n = 1, .node = {(uint16_t)s}};
+    dil_status s = unordered_bound(o, &o->free_bound);
+    if (s == DIL_EINFEASIBLE) return DIL_OK; /* not even without an order */
+    if (s != DIL_OK) return s;
+    dil_log(DIL_LOG_DEBUG, "orders", "bound without an order: %.6g", o->free_bound);
+    for (uint32_t i = 0; i < o->S; i++) {
+        entry e = {.n = 1, .node = {(uint16_t)i}};
         e.bound = prefix_bound(o, &e);
         push(o, &e);
     }
     double open = INFINITY;
-    dil_status s = DIL_OK;
     while (o->n_heap && s == DIL_OK) {
         entry e = pop(o);
         open = e.bound;
-        if (fmax(free_bound, e.bound) >= o->best_cost * (1 - o->job->gap) || e.solved) break;
+        if (fmax(o->free_bound, e.bound) >= o->best_cost * (1 - o->job->gap) || e.solved) break;
         if (dil_now_ns() > o->end_ns) s = DIL_ETIMEOUT;
         else if (e.complete) s = solve_order(o, &e, err);
         else expand(o, &e);
         open = s == DIL_OK ? INFINITY : e.bound;
     }
-    o->job->bound = fmin(fmax(free_bound, fmin(open, o->dropped)), o->best_cost);
+    o->job->bound = fmin(fmax(o->free_bound, fmin(open, o->dropped)), o->best_cost);
     return s;
 }
 

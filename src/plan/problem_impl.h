@@ -33,8 +33,9 @@ dil_status dil__solve_path(dil__job *job, dil_err *err); /* DIL_EUNSUPPORTED for
 bool dil__path_can(const dil_problem *p);
 dil_status dil__solve_best_single(dil__job *job, dil_err *err);
 
-/* The same MILP for a given order of the stages' nodes [n_order], neighbours different, each with a layer at least. */
-dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t n_order, dil_err *err);
+/* The same MILP for a given order of the stages' nodes [n_order], neighbours different, each with a layer at least; with `stage`
+ * [L] (may be NULL) every layer's stage is given too. */
+dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t n_order, const uint16_t *stage, dil_err *err);
 
 /* Which budget could be widened, and by how much, so that some plan exists: the text of DIL_EINFEASIBLE. */
 dil_status dil__explain_infeasible(const dil_problem *p, double limit_sec, dil_err *err);

@@ -60,7 +60,7 @@ static dil_status try_nodes(dil__job *job, const candidate *order, uint32_t *nod
             break;
         }
         dil__job one = {.p = p, .goal = job->goal, .limit_sec = left, .gap = job->gap, .progress = job->progress, .node = node, .level = level};
-        dil_status s = dil__solve_milp_order(&one, &order[i].node, 1, err);
+        dil_status s = dil__solve_milp_order(&one, &order[i].node, 1, NULL, err);
         if (s == DIL_ECANCELED) return s;
         if (s != DIL_OK) {
             if (s != DIL_EINFEASIBLE) failed = s;

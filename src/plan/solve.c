@@ -91,7 +91,8 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
 dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
 {
     const char *name = o->solver ? o->solver : "auto";
-    if (strcmp(name, "auto") == 0)
+    bool automatic = strcmp(name, "auto") == 0;
+    if (automatic)
         name = dil__path_can(p) ? "path" : p->n_nodes <= AUTO_ORDERS_NODES && p->n_layers > AUTO_ORDERS_LAYERS ? "orders" : "milp";
     solver_fn *solve = NULL;
     for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++) {
@@ -112,6 +113,10 @@ dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_
     }
     int64_t start = dil_now_ns();
     ok = solve(&job, err);
+    if (ok == DIL_ETIMEOUT && solve == dil__solve_orders && automatic) { /* a plan late is better than none */
+        snprintf(s->solver, sizeof s->solver, "milp");
+        ok = dil__solve_milp(&job, err);
+    }
     if (ok == DIL_EINFEASIBLE && solve != dil__solve_best_single) ok = dil__explain_infeasible(p, o->limit_sec, err);
     if (ok == DIL_OK) ok = judge(p, &job, s, err);
     s->solve_sec = (double)(dil_now_ns() - start) * 1e-9;
