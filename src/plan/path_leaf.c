@@ -147,7 +147,7 @@ static int by_damage(const void *a, const void *b) {
 
 static void keep_pareto(stage *s) {
     size_t n = 0;
-    qsort(s->v, s->n, sizeof *s->v, by_damage);
+    if (s->n > 1) qsort(s->v, s->n, sizeof *s->v, by_damage);
     for (size_t i = 0; i < s->n; i++)
         if (n == 0 || s->v[i].sec < s->v[n - 1].sec) s->v[n++] = s->v[i];
     s->n = n;

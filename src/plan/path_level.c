@@ -181,7 +181,7 @@ bool dil__px_front_build(const px_core *c, const px_weight *w, const px_group *g
     }
     if (ok) {
         labels *end = &by_layer[g->n];
-        qsort(end->v, end->n, sizeof(label), by_damage);
+        if (end->n > 1) qsort(end->v, end->n, sizeof(label), by_damage);
         ok = collect(&s, by_layer, out);
     }
     for (int i = 0; by_layer && i <= g->n; i++) free(by_layer[i].v);

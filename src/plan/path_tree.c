@@ -173,6 +173,7 @@ static bool explore(walk *w, int layer, int last, unsigned mask) {
     const size_t base = w->n_pool;
     if (!make_children(w, layer, last, mask)) return false;
     const size_t n = w->n_pool - base;
+    if (n == 0) return true;
     qsort(w->pool + base, n, sizeof *w->pool, by_bound);
     for (size_t i = 0; i < n; i++) {
         const child ch = w->pool[base + i];
