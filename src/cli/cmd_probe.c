@@ -1,5 +1,6 @@
 /* dilemma probe: nodes in, cluster.json out. */
 #include "cli/cli.h"
+#include "cli/target.h"
 
 #include <dilemma/probe.h>
 
@@ -12,53 +13,6 @@ static const char about[] =
     "cluster.json. A node is [NAME=]HOST:PORT[,KEY]; KEY is its public key or a .pub file and may be left out when\n"
     "--keys names a cluster's folder (dilemma keys cluster) with NAME.pub in it. Nodes without a name are a, b, c, ...\n\n"
     "  dilemma probe --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100 -o cluster.json";
-
-typedef struct target {
-    char name[DIL_NAME_MAX], address[DIL_NAME_MAX], key[DIL_KEY_CHARS + 1];
-} target;
-
-static dil_status read_key_word(const char *word, char out[DIL_KEY_CHARS + 1], dil_err *err)
-{
-    dil_keyring ring;
-    if (dil_key_is_valid(word)) {
-        memcpy(out, word, DIL_KEY_CHARS + 1);
-        return DIL_OK;
-    }
-    dil_status s = dil_keyring_read(word, &ring, err);
-    if (s != DIL_OK) return s;
-    if (ring.n == 1) memcpy(out, ring.entry[0].key, DIL_KEY_CHARS + 1);
-    else s = dil_fail(err, DIL_EFORMAT, "%s: %zu keys, wanted one", word, ring.n);
-    dil_keyring_fini(&ring);
-    return s;
-}
-
-/* [NAME=]HOST:PORT[,KEY]; a key may hold '=' itself, an address may not. */
-static dil_status parse_target(const char *word, size_t index, const char *dir, bool insecure, target *t, dil_err *err)
-{
-    const char *comma = strchr(word, ','), *end = comma ? comma : word + strlen(word);
-    const char *eq = memchr(word, '=', (size_t)(end - word)), *address = eq ? eq + 1 : word;
-    if (eq) snprintf(t->name, sizeof t->name, "%.*s", (int)(eq - word), word);
-    else if (index < 26) snprintf(t->name, sizeof t->name, "%c", (char)('a' + (int)index));
-    else snprintf(t->name, sizeof t->name, "n%zu", index);
-    if (snprintf(t->address, sizeof t->address, "%.*s", (int)(end - address), address) >= (int)sizeof t->address || !t->address[0])
-        return dil_fail(err, DIL_EUSAGE, "'%s' is not [NAME=]HOST:PORT[,KEY]", word);
-    if (insecure) return DIL_OK;
-    if (comma) return read_key_word(comma + 1, t->key, err);
-    if (dir) return dil_keys_public(dir, t->name, t->key, err);
-    return dil_fail(err, DIL_EAUTH, "node %s: say its public key (%s,KEY), --keys DIR, or --insecure", t->name, word);
-}
-
-static dil_status own_key(const char *file, const char *dir, dil_keypair *out, dil_err *err)
-{
-    char path[4096];
-    if (file) return dil_keypair_read(file, out, err);
-    if (!dir) {
-        dil_status s = dil_keys_path("key", path, sizeof path, err);
-        return s == DIL_OK ? dil_keypair_read(path, out, err) : s;
-    }
-    if (snprintf(path, sizeof path, "%s/coordinator.key", dir) >= (int)sizeof path) return dil_fail(err, DIL_ELIMIT, "the path is too long");
-    return dil_keypair_read(path, out, err);
-}
 
 static void print_nodes(const dil_cluster *c)
 {
@@ -92,15 +46,15 @@ static int probe(const dil_cli_list *words, const char *dir, const char *key_fil
 {
     dil_err err;
     dil_keypair me;
-    target *t = calloc(words->n, sizeof *t);
+    dil_cli_target *t = calloc(words->n, sizeof *t);
     dil_probe_node *nodes = calloc(words->n, sizeof *nodes);
     dil_cluster *c = NULL;
     dil_status s = t && nodes ? DIL_OK : dil_fail(&err, DIL_EMEMORY, "no memory");
     for (size_t i = 0; i < words->n && s == DIL_OK; i++) {
-        s = parse_target(words->item[i], i, dir, insecure, &t[i], &err);
+        s = dil_cli_target_parse(words->item[i], i, dir, insecure, &t[i], &err);
         nodes[i] = (dil_probe_node){t[i].name, t[i].address, t[i].key};
     }
-    if (s == DIL_OK && !insecure) s = own_key(key_file, dir, &me, &err);
+    if (s == DIL_OK && !insecure) s = dil_cli_own_key(key_file, dir, &me, &err);
     o->key = insecure ? NULL : &me;
     if (s == DIL_OK) s = dil_probe(nodes, (uint32_t)words->n, o, &c, &err);
     dil_cli_progress_done();

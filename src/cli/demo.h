@@ -27,7 +27,7 @@ typedef struct dil_cli_stage {
     dil__lab *lab;           /* NULL: over loopback */
     dil_err why_no_lab;
     dil_cli_proc proc[DIL_DEMO_NODES];
-    dil_cli_peer peer[DIL_DEMO_NODES];
+    dil_cli_target peer[DIL_DEMO_NODES];
     uint64_t memory_bytes[DIL_DEMO_NODES], alone_bytes; /* what each offers; what the whole student takes on one machine */
     dil_keypair key;         /* the coordinator's */
 } dil_cli_stage;

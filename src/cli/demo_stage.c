@@ -52,7 +52,7 @@ static dil_status make_keys(dil_cli_stage *s, const char *dir, dil_err *err)
         dil_keypair k;
         snprintf(path, sizeof path, "%s/keys/%s.key", dir, machine[i].name);
         st = kept_pair(path, &k, err);
-        if (st == DIL_OK) memcpy(s->peer[i].public_key, k.public_key, sizeof k.public_key);
+        if (st == DIL_OK) memcpy(s->peer[i].key, k.public_key, sizeof k.public_key);
     }
     snprintf(path, sizeof path, "%s/keys/allowed", dir);
     if (st == DIL_OK) st = dil_keyring_add(path, s->key.public_key, "coordinator", err);

@@ -16,6 +16,7 @@ extern const dil_cli_cmd dil_cli_keys;
 extern const dil_cli_cmd dil_cli_node;
 extern const dil_cli_cmd dil_cli_probe;
 extern const dil_cli_cmd dil_cli_demo;
+extern const dil_cli_cmd dil_cli_up;
 
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_run,
@@ -31,6 +32,7 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_node,
     &dil_cli_probe,
     &dil_cli_demo,
+    &dil_cli_up,
     NULL
 };
 

@@ -76,44 +76,24 @@ static void links_key(const dil_cli_pipeline *p, const dil_node_info *info, dil_
     dil__key_init(k, "links 1");
     for (uint32_t i = 0; i < p->n_peers; i++) {
         dil__key_str(k, p->peers[i].name);
-        dil__key_str(k, p->peers[i].public_key);
+        dil__key_str(k, p->peers[i].key);
         dil__key_str(k, info[i].cpu);
         dil__key_num(k, info[i].throttle);
     }
 }
 
-static dil_status measure_links_of(dil_cli_pipeline *p, uint32_t i, dil_cluster *c, dil_err *err)
-{
-    dil_node_conn *conn;
-    dil_status s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
-    if (s != DIL_OK) return s;
-    for (uint32_t k = 0; s == DIL_OK && k < p->n_peers; k++) {
-        dil_node_link l;
-        if (k == i) continue;
-        if (!dil_progress_step(dil_cli_progress(), "measuring the links", c->n_links, p->n_peers * (p->n_peers - 1))) s = dil_fail(err, DIL_ECANCELED, "canceled");
-        if (s == DIL_OK) s = dil_node_probe_link(conn, p->peers[k].address, p->peers[k].public_key, p->probe_limit_sec, &l, err);
-        if (s == DIL_OK)
-            c->links[c->n_links++] = (dil_cluster_link){.from = i, .to = k, .rtt_sec = l.rtt_sec, .latency_sec = l.rtt_sec / 2, .bytes_per_sec = l.bytes_per_sec};
-    }
-    dil_node_disconnect(conn);
-    return s;
-}
-
 static dil_status measure_links(dil_cli_pipeline *p, dil_cluster *c, dil_err *err)
 {
-    uint32_t n = p->n_peers;
-    const char *keys[DIL_CLI_NODES_MAX];
-    for (uint32_t i = 0; i < n; i++) keys[i] = p->peers[i].public_key;
-    dil_status s = DIL_OK;
-    for (uint32_t i = 0; s == DIL_OK && i < n; i++) { /* every node lets the others in for the time of the probe */
-        dil_node_conn *conn;
-        s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
-        if (s != DIL_OK) break;
-        s = p->key ? dil_node_admit(conn, keys, n, 60 + (uint32_t)(n * n * p->probe_limit_sec * 2), err) : DIL_OK;
-        dil_node_disconnect(conn);
-    }
-    for (uint32_t i = 0; s == DIL_OK && i < n; i++) s = measure_links_of(p, i, c, err);
-    return s;
+    dil_probe_node nodes[DIL_CLI_NODES_MAX];
+    for (uint32_t i = 0; i < p->n_peers; i++) nodes[i] = (dil_probe_node){p->peers[i].name, p->peers[i].address, p->key ? p->peers[i].key : NULL};
+    dil_probe_opts o = {.key = p->key, .link_sec = p->probe_limit_sec, .progress = dil_cli_progress()};
+    dil_cluster *probed;
+    dil_status s = dil_probe(nodes, p->n_peers, &o, &probed, err);
+    if (s != DIL_OK) return s;
+    memcpy(c->links, probed->links, probed->n_links * sizeof *c->links); /* the same nodes in the same order */
+    c->n_links = probed->n_links;
+    dil_cluster_free(probed);
+    return DIL_OK;
 }
 
 static dil_status ask_nodes(const dil_cli_pipeline *p, dil_node_info *info, dil_err *err)
@@ -121,7 +101,7 @@ static dil_status ask_nodes(const dil_cli_pipeline *p, dil_node_info *info, dil_
     dil_status s = DIL_OK;
     for (uint32_t i = 0; s == DIL_OK && i < p->n_peers; i++) {
         dil_node_conn *conn;
-        s = connect_peer(p, p->peers[i].address, p->peers[i].public_key, &conn, err);
+        s = connect_peer(p, p->peers[i].address, p->peers[i].key, &conn, err);
         if (s != DIL_OK) break;
         s = dil_node_get_info(conn, &info[i], err);
         dil_node_disconnect(conn);
@@ -133,7 +113,7 @@ static void fill_nodes(const dil_cli_pipeline *p, const dil_node_info *info, dil
 {
     for (uint32_t i = 0; i < p->n_peers; i++) {
         if (strcmp(p->peers[i].name, p->entry) == 0) c->entry = i;
-        c->nodes[i] = (dil_cluster_node){.name = p->peers[i].name, .address = p->peers[i].address, .public_key = p->key ? p->peers[i].public_key : "",
+        c->nodes[i] = (dil_cluster_node){.name = p->peers[i].name, .address = p->peers[i].address, .public_key = p->key ? p->peers[i].key : "",
                                          .device = info[i].device, .cpu = info[i].cpu, .memory_bytes = info[i].memory_bytes,
                                          .threads = info[i].threads, .throttle = info[i].throttle};
     }

@@ -3,21 +3,17 @@
 #ifndef DIL_CLI_PIPELINE_H
 #define DIL_CLI_PIPELINE_H
 
+#include "cli/target.h"
 #include "serve/steps.h"
 
 #include <dilemma/arch.h>
-#include <dilemma/keys.h>
-#include <dilemma/node.h>
+#include <dilemma/probe.h>
 #include <dilemma/problem.h>
 #include <dilemma/profiler.h>
 #include <dilemma/quantize.h>
 
 #define DIL_CLI_NODES_MAX 64
 #define DIL_CLI_STEPS_MAX 16
-
-typedef struct dil_cli_peer {
-    char name[DIL_NAME_MAX], address[DIL_NAME_MAX], public_key[DIL_KEY_CHARS + 1]; /* key "": without encryption */
-} dil_cli_peer;
 
 typedef struct dil_cli_step {
     char name[32];
@@ -29,7 +25,7 @@ typedef struct dil_cli_pipeline {
     const char *model, *dir;
     const char *data; dil_data_format format;   /* to profile on; NULL: embedded */
     const dil_keypair *key;                     /* the coordinator's; NULL: without encryption */
-    const dil_cli_peer *peers; uint32_t n_peers;
+    const dil_cli_target *peers; uint32_t n_peers;
     const char *entry;                          /* a peer's name */
     uint32_t context, sequences, damage_tokens, imatrix_tokens;
     double time_limit_sec;                      /* a measured kernel */

@@ -1,0 +1,113 @@
+/* dilemma up: from running nodes to an answering server in one command. */
+#include "cli/cli.h"
+#include "cli/pipeline.h"
+#include "cli/serving.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char about[] =
+    "Does every step from nodes to an answering server, and says each in one line: probe, profile, plan, quantize, serve.\n"
+    "What is done already for the same inputs is kept in --dir. Start a node on each machine first:\n\n"
+    "  dilemma keys cluster keys a b                        once; copy NAME.key and allowed to each machine\n"
+    "  dilemma node --listen 10.0.0.1:7100 --key a.key --allow allowed\n"
+    "  dilemma up --model model.gguf --dir cluster --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100";
+
+typedef struct words {
+    dil_cli_list node;
+    const char *model, *dir, *keys, *key, *entry, *data, *format, *bind;
+    double max_ratio, max_kl, max_loss_pct, slack;
+    int64_t port, context, sequences, tokens_in, tokens_out, threads;
+    bool insecure, no_serve;
+} words;
+
+static dil_status read_peers(const words *w, dil_cli_target *peer, dil_keypair *key, dil_err *err)
+{
+    dil_status s = DIL_OK;
+    for (size_t i = 0; s == DIL_OK && i < w->node.n; i++) s = dil_cli_target_parse(w->node.item[i], i, w->keys, w->insecure, &peer[i], err);
+    if (s == DIL_OK && !w->insecure) s = dil_cli_own_key(w->key, w->keys, key, err);
+    return s;
+}
+
+static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
+{
+    char name[128];
+    const char *slash = strrchr(w->model, '/');
+    snprintf(name, sizeof name, "%s", slash ? slash + 1 : w->model);
+    size_t n = strlen(name);
+    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) name[n - 5] = 0;
+    dil_cli_serving v = {.model = p->student_path, .name = name, .bind = w->bind, .api_key = getenv("DILEMMA_API_KEY"), .port = (uint16_t)w->port,
+                         .plan = p->plan, .cluster = p->cluster, .key = p->key};
+    return dil_cli_serving_run(&v, err);
+}
+
+static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
+{
+    static dil_cli_target peer[DIL_CLI_NODES_MAX];
+    dil_keypair key;
+    dil_status s = read_peers(w, peer, &key, err);
+    if (s != DIL_OK) return s;
+    dil_cli_pipeline p = {.model = w->model, .dir = w->dir, .data = w->data, .format = format, .key = w->insecure ? NULL : &key, .peers = peer,
+                          .n_peers = (uint32_t)w->node.n, .entry = w->entry ? w->entry : peer[0].name, .context = (uint32_t)w->context,
+                          .sequences = (uint32_t)w->sequences, .damage_tokens = 1408, .imatrix_tokens = 8192, .probe_limit_sec = 2,
+                          .n_threads = (int)w->threads, .plan_options = dil_plan_options_default(), .say = stdout};
+    bool known = false;
+    for (uint32_t i = 0; i < p.n_peers; i++) known |= strcmp(peer[i].name, p.entry) == 0;
+    if (!known) return dil_fail(err, DIL_ENOTFOUND, "--entry %s: no such node", p.entry);
+    p.plan_options.max_ratio = w->max_ratio;
+    p.plan_options.max_damage = w->max_kl;
+    p.plan_options.max_loss_increase = w->max_loss_pct / 100;
+    p.plan_options.slack = w->slack;
+    p.plan_options.tokens_in = (uint32_t)w->tokens_in;
+    p.plan_options.tokens_out = (uint32_t)w->tokens_out;
+    p.plan_options.context = p.context;
+    s = dil_cli_pipeline_open(&p, err);
+    if (s == DIL_OK) s = dil_cli_pipeline_probe(&p, err);
+    if (s == DIL_OK) s = dil_cli_pipeline_profile(&p, err);
+    if (s == DIL_OK) s = dil_cli_pipeline_plan(&p, err);
+    if (s == DIL_OK) s = dil_cli_pipeline_quantize(&p, err);
+    if (s == DIL_OK && !w->no_serve) s = serve(w, &p, err);
+    dil_cli_pipeline_close(&p);
+    return s;
+}
+
+static int run(int argc, char **argv)
+{
+    dil_plan_options d = dil_plan_options_default();
+    words w = {.bind = "127.0.0.1", .format = "auto", .max_ratio = INFINITY, .max_kl = INFINITY, .max_loss_pct = INFINITY, .slack = d.slack, .port = 8080,
+               .context = 2048, .sequences = 1, .tokens_in = 128, .tokens_out = 128};
+    const dil_cli_opt opts[] = {
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &w.model, .arg = "FILE", .help = "the model, GGUF (required)"},
+        {.name = "--dir", .kind = DIL_CLI_STR, .out = &w.dir, .arg = "DIR", .help = "where the steps' files are kept (required)"},
+        {.name = "--node", .kind = DIL_CLI_LIST, .out = &w.node, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node"},
+        {.name = "--keys", .kind = DIL_CLI_STR, .out = &w.keys, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &w.key, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
+        {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &w.insecure, .help = "nodes without keys"},
+        {.name = "--entry", .kind = DIL_CLI_STR, .out = &w.entry, .arg = "NAME", .help = "where requests arrive (the first node)"},
+        {.name = "--data", .kind = DIL_CLI_STR, .out = &w.data, .arg = "FILE", .help = "text or questions like those to come (embedded)"},
+        {.name = "--format", .kind = DIL_CLI_STR, .out = &w.format, .arg = "F", .help = "squad, text, jsonl (by content)"},
+        {.name = "--max-ratio", .kind = DIL_CLI_NUM, .out = &w.max_ratio, .arg = "R", .help = "size as a share of fp32, 0.1275", .min = 0.001, .max = 2},
+        {.name = "--max-kl", .kind = DIL_CLI_NUM, .out = &w.max_kl, .arg = "X", .help = "KL divergence, nats a token", .min = 0, .max = 1e6},
+        {.name = "--max-loss-increase", .kind = DIL_CLI_NUM, .out = &w.max_loss_pct, .arg = "PCT", .help = "loss, in percent", .min = 0, .max = 1e6},
+        {.name = "--slack", .kind = DIL_CLI_NUM, .out = &w.slack, .arg = "S", .help = "without a quality budget: damage at most 1+S times the least (0.1)", .min = 0, .max = 1e6},
+        {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &w.context, .arg = "N", .help = "tokens of a request and its answer (2048)", .min = 16, .max = 1 << 20},
+        {.name = "--sequences", .kind = DIL_CLI_INT, .out = &w.sequences, .arg = "N", .help = "requests at once (1)", .min = 1, .max = 256},
+        {.name = "--tokens-in", .kind = DIL_CLI_INT, .out = &w.tokens_in, .arg = "N", .help = "of a typical request (128)", .min = 1, .max = 1 << 20},
+        {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &w.tokens_out, .arg = "N", .help = "of a typical answer (128)", .min = 1, .max = 1 << 20},
+        {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &w.port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
+        {.name = "--bind", .kind = DIL_CLI_STR, .out = &w.bind, .arg = "ADDRESS", .help = "serve there (127.0.0.1: this machine alone)"},
+        {.name = "--no-serve", .kind = DIL_CLI_FLAG, .out = &w.no_serve, .help = "end when the student is there"},
+        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &w.threads, .arg = "N", .help = "threads here (all)", .min = 1, .max = 256},
+        DIL_CLI_END};
+    int status = dil_cli_parse(argc, argv, "--model F --dir DIR --node NODE... [budget]", about, opts, NULL, 0, 0);
+    if (status >= 0) return status;
+    if (!w.model || !w.dir) return dil_cli_usage("up: --model FILE and --dir DIR are needed");
+    if (!w.node.n || w.node.n > DIL_CLI_NODES_MAX) return dil_cli_usage("up: %zu nodes; 1 to %d with --node", w.node.n, DIL_CLI_NODES_MAX);
+    dil_data_format format;
+    if (!dil_data_format_from_name(w.format, &format)) return dil_cli_usage("up: --format is squad, text, jsonl or auto, not '%s'", w.format);
+    dil_err err;
+    return bring_up(&w, format, &err) == DIL_OK ? 0 : dil_cli_fail("up", &err);
+}
+
+const dil_cli_cmd dil_cli_up = {"up", "all steps: nodes, probe, profile, plan, quantize, serve", run};

@@ -1,0 +1,18 @@
+/* cli/target.h - what `probe` and `up` share: nodes as words of the command line. */
+#ifndef DIL_CLI_TARGET_H
+#define DIL_CLI_TARGET_H
+
+#include <dilemma/cluster.h>
+#include <dilemma/keys.h>
+
+typedef struct dil_cli_target {
+    char name[DIL_NAME_MAX], address[DIL_NAME_MAX], key[DIL_KEY_CHARS + 1];
+} dil_cli_target;
+
+/* [NAME=]HOST:PORT[,KEY]; a key may hold '=' itself, an address may not. dir: a cluster's folder with NAME.pub, or NULL.
+ * The index names a node that has no name: a, b, c, ... */
+dil_status dil_cli_target_parse(const char *word, size_t index, const char *dir, bool insecure, dil_cli_target *t, dil_err *err);
+/* The coordinator's pair: the file, else DIR/coordinator.key, else the user's own. */
+dil_status dil_cli_own_key(const char *file, const char *dir, dil_keypair *out, dil_err *err);
+
+#endif
