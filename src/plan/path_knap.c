@@ -1,8 +1,8 @@
 /* plan/path_knap.c - byte knapsacks of the solver `path`.
  *
  * The store of a node is counted in n_units units and every item is rounded down, so a table never charges more than the truth:
- * what it gives is a lower bound, whatever the bytes are. A dense table over units won against lists of Pareto points, which are
- * exact but whose merging does not vectorise. */
+ * what it gives is a lower bound, whatever the bytes are. The table is dense because its
+ * step vectorises; lists of Pareto points would be exact, but merging them would not. */
 #include "plan/path_int.h"
 
 #include <stdlib.h>
