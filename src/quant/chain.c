@@ -4,18 +4,12 @@
 #include "quant/chain.h"
 
 #include "quant/logits.h"
-#include "quant/variant.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LOGITS_BYTES_MAX ((uint64_t)2 << 30)
-
-struct dil__link {
-    dil_stage *s;
-    dil__variant floats; /* what the stage uses in place */
-};
 
 struct dil__chain {
     const dil_arch *arch;
@@ -27,8 +21,6 @@ struct dil__chain {
     float *logits;      /* [tokens][n_vocab] of the reference */
     float *work[2];     /* [n_ctx][n_embd] */
     float *rows;        /* [n_ctx][n_vocab] */
-    int32_t *pos;       /* [n_ctx] */
-    uint8_t *want;      /* [n_ctx] all 1 */
     dil__score *score;  /* [n_ctx] */
     double loss;
 };
@@ -46,8 +38,6 @@ void dil__chain_free(dil__chain *c)
     free(c->work[0]);
     free(c->work[1]);
     free(c->rows);
-    free(c->pos);
-    free(c->want);
     free(c->score);
     free(c);
 }
@@ -67,43 +57,15 @@ double dil__chain_loss(const dil__chain *c)
     return c->loss;
 }
 
-static dil_status open_stage(dil__chain *c, uint32_t layer, const dil_weights *weights, dil_stage **out, dil_err *err)
-{
-    dil_stage_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .first_layer = layer, .last_layer = layer,
-                        .n_ctx = c->o.n_ctx, .n_seq = 1, .max_batch = c->o.n_ctx, .kv_type = DIL_TYPE_F16};
-    return dil_stage_open(c->arch, weights, &o, NULL, out, err);
-}
-
 dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err)
 {
-    dil__link *k = calloc(1, sizeof *k);
-    if (!k) return dil_fail(err, DIL_EMEMORY, "out of memory");
-    dil__variant_init(&k->floats, weights);
-    dil_weights w = dil__variant_weights(&k->floats);
-    dil_status st = c->o.floats ? dil__variant_floats(&k->floats, c->arch, layer, c->o.n_threads, err) : DIL_OK;
-    if (st == DIL_OK) st = open_stage(c, layer, &w, &k->s, err);
-    if (st != DIL_OK) {
-        dil__link_close(k);
-        return st;
-    }
-    *out = k;
-    return DIL_OK;
+    dil__link_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .n_ctx = c->o.n_ctx, .floats = c->o.floats};
+    return dil__link_open(c->arch, weights, layer, &o, out, err);
 }
 
-void dil__link_close(dil__link *k)
-{
-    if (!k) return;
-    dil_stage_close(k->s);
-    dil__variant_fini(&k->floats);
-    free(k);
-}
-
-/* One chunk through one layer, from an empty cache. */
 static dil_status step(dil__chain *c, dil__link *k, uint32_t chunk, const float *in, float *out, dil_err *err)
 {
-    dil_batch b = {.n_tokens = c->o.n_ctx, .token = c->ids + (size_t)chunk * c->o.n_ctx, .pos = c->pos, .want = c->want};
-    dil_stage_seq_trim(k->s, 0, 0);
-    return dil_stage_eval(k->s, &b, in, out, err);
+    return dil__link_run(k, c->ids + (size_t)chunk * c->o.n_ctx, in, out, err);
 }
 
 static float *hidden_of(const dil__chain *c, uint32_t layer, uint32_t chunk)
@@ -128,13 +90,10 @@ static dil_status allocate(dil__chain *c, dil_err *err)
     c->work[0] = malloc(n_ctx * c->arch->n_embd * sizeof(float));
     c->work[1] = malloc(n_ctx * c->arch->n_embd * sizeof(float));
     c->rows = malloc(n_ctx * n_vocab * sizeof(float));
-    c->pos = malloc(n_ctx * sizeof(int32_t));
-    c->want = malloc(n_ctx);
     c->score = calloc(n_ctx, sizeof *c->score);
-    bool ok = c->link && c->hidden && c->logits && c->work[0] && c->work[1] && c->rows && c->pos && c->want && c->score;
+    bool ok = c->link && c->hidden && c->logits && c->work[0] && c->work[1] && c->rows && c->score;
     for (uint32_t l = 0; ok && l + 1 < c->n_layers; l++) ok = (c->hidden[l] = malloc(hidden * sizeof(float))) != NULL;
     if (!ok) return dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %llu tokens", (unsigned long long)all_tokens(c));
-    for (uint32_t i = 0; i < n_ctx; i++) c->pos[i] = (int32_t)i, c->want[i] = 1;
     return DIL_OK;
 }
 

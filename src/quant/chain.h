@@ -6,7 +6,7 @@
 #ifndef DIL_QUANT_CHAIN_H
 #define DIL_QUANT_CHAIN_H
 
-#include <dilemma/engine.h>
+#include "quant/link.h"
 
 typedef struct dil__chain dil__chain;
 
@@ -32,10 +32,8 @@ void dil__chain_free(dil__chain *c);
 uint64_t dil__chain_tokens(const dil__chain *c);    /* scored */
 double dil__chain_loss(const dil__chain *c);        /* of the reference on them */
 
-/* One layer with these weights (their values, where `floats` is set; else the weights must outlive it), for the calls below. */
-typedef struct dil__link dil__link;
+/* One layer with these weights, for the calls below. */
 dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err);
-void dil__link_close(dil__link *k);
 
 /* Mean over the first chunk's scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's
  * pass of one chunk; an average over tokens of a square, it needs fewer of them than a divergence. */
