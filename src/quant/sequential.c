@@ -39,8 +39,8 @@ typedef struct run {
     double done;
 } run;
 
-/* A tap that copies the input of one tensor. */
-typedef struct grab { const char *tensor; float *to; uint64_t n_cols, n_rows; bool seen; } grab;
+/* A tap that copies the input of one tensor; it may come in several pieces of rows. */
+typedef struct grab { const char *tensor; float *to; uint64_t n_cols, n_rows, filled; } grab;
 typedef struct grabs { grab g[GROUPS_MAX]; size_t n; } grabs;
 
 static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols)
@@ -48,16 +48,22 @@ static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_row
     grabs *all = ctx;
     for (size_t i = 0; i < all->n; i++) {
         grab *g = &all->g[i];
-        if (strcmp(g->tensor, tensor) != 0 || n_cols != g->n_cols || n_rows != g->n_rows) continue;
-        memcpy(g->to, x, n_rows * n_cols * sizeof *x);
-        g->seen = true;
+        if (strcmp(g->tensor, tensor) != 0 || n_cols != g->n_cols || n_rows > g->n_rows - g->filled) continue;
+        memcpy(g->to + g->filled * n_cols, x, n_rows * n_cols * sizeof *x);
+        g->filled += n_rows;
     }
 }
 
-static dil_status check_seen(const grabs *all, dil_err *err)
+/* After a chunk: all rows came; ready for the next. */
+static dil_status check_filled(grabs *all, dil_err *err)
 {
-    for (size_t i = 0; i < all->n; i++)
-        if (!all->g[i].seen) return dil_fail(err, DIL_EINTERNAL, "%s: its input was not seen", all->g[i].tensor);
+    for (size_t i = 0; i < all->n; i++) {
+        grab *g = &all->g[i];
+        if (g->filled != g->n_rows)
+            return dil_fail(err, DIL_EINTERNAL, "%s: %llu of %llu rows of its input were seen", g->tensor, (unsigned long long)g->filled,
+                            (unsigned long long)g->n_rows);
+        g->filled = 0;
+    }
     return DIL_OK;
 }
 
@@ -200,7 +206,7 @@ static dil_status sum_group(run *r, uint32_t layer, const group *g, sums *s, dil
     if (st == DIL_OK) dil__link_tap(k, on_tap, &tap);
     for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
         st = dil__link_run(k, NULL, r->student + c * n_ctx * width, r->student_out + c * n_ctx * width, err);
-        if (st == DIL_OK) st = check_seen(&tap, err);
+        if (st == DIL_OK) st = check_filled(&tap, err);
         openblas_set_num_threads(r->lo.n_threads);
         if (st == DIL_OK) st = add_chunk(r, g, c, x, diff, s, err);
     }
@@ -233,7 +239,7 @@ static dil_status quantize_tensor(run *r, const char *name, const sums *s, const
     const dil_tensor *src = dil_weights_find(r->weights, name);
     dil_type type = r->o->type_of(r->o->ctx, name);
     if (type == src->type) return DIL_OK;
-    float *w;
+    float *w = NULL;
     double *b = NULL;
     dil_status st = load_floats(src, &w, err);
     if (st != DIL_OK) return st;
@@ -282,9 +288,10 @@ static dil_status run_layer(run *r, uint32_t layer, const dil_weights *w, const 
     for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
         for (size_t i = 0; taps && i < taps->n; i++) taps->g[i].to = to[i] + c * n_ctx * taps->g[i].n_cols;
         st = dil__link_run(k, r->o->ids + c * n_ctx, in ? in + c * n_ctx * width : NULL, out + c * n_ctx * width, err);
+        if (st == DIL_OK && taps) st = check_filled(taps, err);
     }
     dil__link_close(k);
-    return st == DIL_OK && taps ? check_seen(taps, err) : st;
+    return st;
 }
 
 static dil_status run_teacher_block(run *r, uint32_t layer, group *g, size_t n, dil_err *err)
@@ -337,7 +344,7 @@ static dil_status head_covariance(run *r, const char *table, const float *hidden
     if (st == DIL_OK) dil__link_tap(k, on_tap, &tap);
     for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
         st = dil__link_run(k, NULL, hidden + c * n_ctx * width, logits, err);
-        if (st == DIL_OK) st = check_seen(&tap, err);
+        if (st == DIL_OK) st = check_filled(&tap, err);
         if (st == DIL_OK) st = dil__hessian_add(h, x, n_ctx, err);
     }
     dil__link_close(k);
