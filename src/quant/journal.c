@@ -130,6 +130,16 @@ static dil_status rewrite(dil__journal *j, const char *header, dil_err *err)
     return DIL_OK;
 }
 
+/* Measurements of something else may have taken hours: they are not thrown away. */
+static dil_status set_aside(const char *path, dil_err *err)
+{
+    char old[4096];
+    if (snprintf(old, sizeof old, "%s.old", path) >= (int)sizeof old) return dil_fail(err, DIL_ELIMIT, "%s: the path is too long", path);
+    if (rename(path, old) != 0) return dil_fail_errno(err, "%s: cannot be renamed to %s", path, old);
+    dil_log(DIL_LOG_WARN, "journal", "%s belongs to another model, data or setting: kept as %s, starting anew", path, old);
+    return DIL_OK;
+}
+
 dil_status dil__journal_open(const char *path, const char *header, bool resume, dil__journal **out, dil_err *err)
 {
     dil__journal *j = calloc(1, sizeof *j);
@@ -144,8 +154,7 @@ dil_status dil__journal_open(const char *path, const char *header, bool resume, 
         dil_buf_init(&text, DIL__JOURNAL_BYTES_MAX);
         st = dil_file_read(path, &text, err);
         if (st == DIL_OK) st = read_lines(j, &text, header, &same, err);
-        if (st == DIL_OK && !same && text.len > 0)
-            dil_log(DIL_LOG_WARN, "journal", "%s belongs to another model, data or setting: starting anew", path);
+        if (st == DIL_OK && !same && text.len > 0) st = set_aside(path, err);
         dil_buf_fini(&text);
     }
     if (st == DIL_OK) st = rewrite(j, header, err);
