@@ -21,16 +21,16 @@ static int run(int argc, char **argv)
 {
     dil_quantize_opts o = {0};
     const char *type = NULL, *out = NULL, *format = "auto", *method = "rtn";
-    int64_t threads = 0, tokens = 16384;
+    int64_t threads = 0, tokens = 0;
     const dil_cli_opt opts[] = {
         {.name = "--plan", .kind = DIL_CLI_STR, .out = &o.plan, .arg = "F", .help = "the types that `dilemma plan` chose"},
         {.name = "--type", .kind = DIL_CLI_STR, .out = &type, .arg = "T", .help = "one type for every linear tensor, embedding and head too"},
         {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &out, .arg = "FILE", .help = "the new model (required)"},
-        {.name = "--method", .kind = DIL_CLI_STR, .out = &method, .arg = "M", .help = "gptq: error feedback over the columns, calibrated on --imatrix-data\nrtn: round to nearest, weighted by importance (default)"},
+        {.name = "--method", .kind = DIL_CLI_STR, .out = &method, .arg = "M", .help = "gptq: error feedback over the columns, calibrated on --imatrix-data\nlayerwise: the same layer by layer, towards the teacher's outputs (best, minutes)\nrtn: round to nearest, weighted by importance (default)"},
         {.name = "--imatrix", .kind = DIL_CLI_STR, .out = &o.imatrix, .arg = "F", .help = "importance matrix (GGUF) of `dilemma profile` or llama-imatrix"},
         {.name = "--imatrix-data", .kind = DIL_CLI_STR, .out = &o.imatrix_data, .arg = "FILE", .help = "gather the importance matrix on this text"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
-        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384)", .min = 512, .max = 1e8},
+        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384; layerwise: 6144)", .min = 512, .max = 1e8},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
         DIL_CLI_END};
     dil_cli_list pos = {.n = 0};
@@ -42,7 +42,7 @@ static int run(int argc, char **argv)
     if (!out) return dil_cli_usage("quantize: -o FILE is missing");
     if (!o.plan == !type) return dil_cli_usage("quantize: give one of --plan F and --type T");
     if (type && !dil_type_from_name(type, &o.type)) return dil_cli_usage("quantize: '%s' is no type (Q4_0, IQ4_NL, MXFP4, Q8_0, ...)", type);
-    if (!dil_quantize_method_from_name(method, &o.method)) return dil_cli_usage("quantize: '%s' is no method (gptq, rtn)", method);
+    if (!dil_quantize_method_from_name(method, &o.method)) return dil_cli_usage("quantize: '%s' is no method (layerwise, gptq, rtn)", method);
     if (!dil_data_format_from_name(format, &o.imatrix_format)) return dil_cli_usage("quantize: --format is squad, text, jsonl or auto, not '%s'", format);
     if (strcmp(out, pos.item[0]) == 0) return dil_cli_usage("quantize: -o names the model that is read");
     o.n_threads = (int)threads;

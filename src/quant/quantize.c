@@ -4,6 +4,7 @@
 #include "quant/codec.h"
 #include "quant/covar.h"
 #include "quant/recode.h"
+#include "quant/sequential.h"
 
 #include <dilemma/plan.h>
 #include <dilemma/quantize.h>
@@ -20,12 +21,14 @@ typedef struct job {
     dil_type *type;        /* [n_tensors] in the file's order; -1: not said yet */
     dil__imatrix *imatrix; /* NULL: none */
     dil__covar *covar;     /* NULL: no error feedback */
+    dil_weights weights;   /* of g */
+    dil__variant made;     /* tensors that the layerwise method has quantized */
     dil_quantize_report report;
 } job;
 
 bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out)
 {
-    static const char *const names[DIL_QUANTIZE_N] = {"rtn", "gptq"};
+    static const char *const names[DIL_QUANTIZE_N] = {"rtn", "gptq", "layerwise"};
     for (int m = 0; m < DIL_QUANTIZE_N; m++) {
         if (strcmp(name, names[m]) != 0) continue;
         *out = (dil_quantize_method)m;
@@ -171,6 +174,35 @@ static dil_status calibrate(job *j, dil_err *err)
     return st;
 }
 
+static dil_type planned_type(void *ctx, const char *tensor)
+{
+    const job *j = ctx;
+    return j->type[index_of(j, tensor)];
+}
+
+static dil_status calibrate_layerwise(job *j, dil_err *err)
+{
+    enum { N_CTX = 512, CHUNKS = 12, CHUNKS_MIN = 4 }; /* a covariance of n columns from fewer than n rows is singular */
+    const dil_quantize_opts *o = j->opts;
+    if (!o->imatrix_data) dil_log(DIL_LOG_INFO, "quantize", "layerwise: calibrating on the embedded text (--imatrix-data takes yours)");
+    dil_tokenizer *tok;
+    dil_status st = dil_tokenizer_new(j->g, &tok, err);
+    if (st != DIL_OK) return st;
+    dil_ids ids;
+    size_t most = o->imatrix_tokens ? o->imatrix_tokens : CHUNKS * N_CTX;
+    st = dil__calib_tokens(tok, o->imatrix_data, o->imatrix_format, CHUNKS_MIN * N_CTX, most > CHUNKS_MIN * N_CTX ? most : CHUNKS_MIN * N_CTX, &ids, err);
+    if (st == DIL_OK && dil_tokenizer_adds_bos(tok))
+        for (size_t i = 0; i < ids.n; i += N_CTX) ids.id[i] = dil_tokenizer_bos(tok);
+    dil_tokenizer_free(tok);
+    if (st != DIL_OK) return st;
+    dil__sequential_opts so = {.device = o->device, .n_threads = o->n_threads, .ids = ids.id, .n_ctx = N_CTX,
+                               .n_chunks = (uint32_t)(ids.n / N_CTX), .damp = 0.01, .ridge = 0.03, .type_of = planned_type, .ctx = j};
+    j->report.imatrix_tokens = (uint64_t)so.n_chunks * N_CTX;
+    st = dil__sequential_quantize(&j->arch, &j->weights, &so, j->progress, &j->made, err);
+    dil_ids_fini(&ids);
+    return st;
+}
+
 /* --- writing ---------------------------------------------------------------------------------------------------------- */
 
 /* The number that llama.cpp's general.file_type knows for the type that most weights have. */
@@ -206,6 +238,14 @@ static dil_status describe(job *j, dil_gguf_writer *w, dil_err *err)
 static dil_status write_tensor(job *j, dil_gguf_writer *w, size_t i, dil_err *err)
 {
     const dil_tensor *t = dil_gguf_tensor_at(j->g, i);
+    dil_weights made = dil__variant_weights(&j->made);
+    const dil_tensor *have = dil_weights_find(&made, t->name);
+    j->report.n_params += dil_tensor_elems(t);
+    if (have != t) {
+        j->report.bytes += have->bytes;
+        j->report.n_feedback += dil__codec_get(have->type) != NULL;
+        return dil_gguf_write_data(w, have->data, have->bytes, err);
+    }
     int threads = j->opts->n_threads ? j->opts->n_threads : dil_cpu_count();
     const float *importance = dil__imatrix_row(j->imatrix, t->name, t->ne[0]);
     if (j->type[i] != t->type && dil_type_get(j->type[i])->needs_imatrix && !importance)
@@ -223,7 +263,6 @@ static dil_status write_tensor(job *j, dil_gguf_writer *w, size_t i, dil_err *er
     st = dil_gguf_write_data(w, data, bytes, err);
     free(data);
     j->report.bytes += bytes;
-    j->report.n_params += dil_tensor_elems(t);
     return st;
 }
 
@@ -252,17 +291,22 @@ dil_status dil_quantize(const char *model, const dil_quantize_opts *opts, const 
     job j = {.opts = opts, .progress = progress};
     dil_status st = dil_gguf_open(model, &j.g, err);
     if (st == DIL_OK) st = dil_arch_read(j.g, &j.arch, err);
-    if (st == DIL_OK) st = choose_types(&j, err);
-    if (st == DIL_OK) st = calibrate(&j, err);
+    if (st == DIL_OK) {
+        j.weights = dil_gguf_weights(j.g);
+        dil__variant_init(&j.made, &j.weights);
+        st = choose_types(&j, err);
+    }
+    if (st == DIL_OK) st = opts->method == DIL_QUANTIZE_LAYERWISE ? calibrate_layerwise(&j, err) : calibrate(&j, err);
     if (st == DIL_OK) st = write_file(&j, out, err);
     if (st == DIL_OK) {
         j.report.ratio_to_fp32 = (double)j.report.bytes / (4 * (double)j.report.n_params);
         j.report.bits_per_weight = 32 * j.report.ratio_to_fp32;
-        j.report.imatrix_tokens = j.covar ? dil__covar_tokens(j.covar) : j.imatrix ? dil__imatrix_tokens(j.imatrix) : 0;
+        if (j.covar || j.imatrix) j.report.imatrix_tokens = j.covar ? dil__covar_tokens(j.covar) : dil__imatrix_tokens(j.imatrix);
         *report = j.report;
     }
     dil__imatrix_free(j.imatrix);
     dil__covar_free(j.covar);
+    dil__variant_fini(&j.made);
     free(j.type);
     dil_gguf_close(j.g);
     return st;
