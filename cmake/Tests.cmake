@@ -12,6 +12,10 @@ set(DIL_TEST_ENV
   "DILEMMA_PYTHON=${DILEMMA_DEPS}/venv/bin/python"
   "DILEMMA_LLAMA_BIN=${DILEMMA_DEPS}/llama-bin")
 
+if(DILEMMA_SANITIZE)
+  list(APPEND DIL_TEST_ENV DILEMMA_TEST_QUICK=1 DILEMMA_PATH_SEEDS=400)
+endif()
+
 file(GLOB unit_tests CONFIGURE_DEPENDS src/*/*_test.c)
 foreach(src ${unit_tests})
   get_filename_component(name ${src} NAME_WE)
@@ -52,3 +56,5 @@ foreach(src ${scripts})
   endif()
   set_tests_properties(system.${name} PROPERTIES LABELS system ENVIRONMENT "${DIL_TEST_ENV}" SKIP_RETURN_CODE 77)
 endforeach()
+# These build the tree again with another compiler, or make and import whole checkpoints.
+set_tests_properties(system.sanitizers_test system.fuzz_test system.oracle_test PROPERTIES TIMEOUT 2400)
