@@ -58,7 +58,7 @@ with tempfile.TemporaryDirectory() as tmp:
     json.dump({"version": 1, "nodes": nodes, "links": links, "entry": "a"}, open(p("c.json"), "w"))
 
     # profile, killed twice, resumed
-    args = [dilemma, "profile", p("m.gguf"), "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "1024", "-t", "2"]
+    args = [dilemma, "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "1024", "-t", "2"]
     for kill in range(2):
         child = subprocess.Popen([*args, "--resume"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         def lines(): return open(p("p.json.part")).read().count("\n") if os.path.exists(p("p.json.part")) else 0
@@ -123,10 +123,10 @@ with tempfile.TemporaryDirectory() as tmp:
     write_model(p("nan.gguf"), poison="blk.2.ffn_up")
     fails(15, "blk.2.ffn_up.weight", "quantize", p("nan.gguf"), "--type", "Q4_0", "-o", p("x.gguf"), gone=p("x.gguf"))
     fails(15, "", "eval", p("nan.gguf"), "--data", p("t.txt"))
-    fails(15, "", "profile", p("nan.gguf"), "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("x.json"), gone=p("x.json"))
+    fails(15, "", "profile", p("nan.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("x.json"), gone=p("x.json"))
     open(p("short.txt"), "w").write("too short")
     fails(15, "tokens", "eval", p("m.gguf"), "--data", p("short.txt"), "--format", "text")
-    fails(15, "tokens", "profile", p("m.gguf"), "--cluster", p("c.json"), "--data", p("short.txt"), "-o", p("x.json"), gone=p("x.json"))
+    fails(15, "tokens", "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("short.txt"), "-o", p("x.json"), gone=p("x.json"))
     write_model(p("more.gguf"), vocab=V + 64)
     fails(4, "vocabulary", "eval", p("more.gguf"), "--teacher", p("m.gguf"), "--data", p("t.txt"))
     fails(3, "another file", "quantize", p("f.gguf"), "--plan", p("plan.json"), "-o", p("x.gguf"), gone=p("x.gguf"))

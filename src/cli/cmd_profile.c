@@ -1,5 +1,7 @@
 /* dilemma profile: what every layer costs on every node at every level, and what each level damages. */
 #include "cli/cli.h"
+#include "cli/nodetime.h"
+#include "cli/target.h"
 
 #include <dilemma/profiler.h>
 
@@ -21,10 +23,15 @@ static void print_report(const char *out, const dil_profiler_report *r)
 static int run(int argc, char **argv)
 {
     dil_profiler_opts o = dil_profiler_defaults();
-    const char *cluster = NULL, *format = "auto";
+    const char *cluster = NULL, *format = "auto", *keys = NULL, *key_file = NULL;
+    bool insecure = false, here = false;
     int64_t tokens = 1024, calib = o.calib_tokens, context = o.context, sequences = 1, threads = 0;
     const dil_cli_opt opts[] = {
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "F", .help = "the machines, from `dilemma probe` (required)"},
+        {.name = "--keys", .kind = DIL_CLI_STR, .out = &keys, .arg = "DIR", .help = "a cluster's folder with coordinator.key"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
+        {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys"},
+        {.name = "--time-here", .kind = DIL_CLI_FLAG, .out = &here, .help = "take the seconds on this machine, stretched by each node's throttle,\ninstead of on the nodes"},
         {.name = "--data", .kind = DIL_CLI_STR, .out = &o.data, .arg = "FILE", .help = "text or questions like those to come (default: embedded)"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "squad, text, jsonl (default: by content)"},
         {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &o.out, .arg = "FILE", .help = "profile.json (required)"},
@@ -37,9 +44,10 @@ static int run(int argc, char **argv)
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads here (all)", .min = 1, .max = 256},
         DIL_CLI_END};
     dil_cli_list pos = {.n = 0};
-    int status = dil_cli_parse(argc, argv, "MODEL.gguf --cluster F [--data FILE] -o profile.json",
+    int status = dil_cli_parse(argc, argv, "MODEL.gguf --cluster F --keys DIR [--data FILE] -o profile.json",
                                "Measures bytes, seconds and damage of every layer at every level. Writes FILE, and FILE.imatrix.gguf for `quantize`.\n\n"
-                               "  dilemma profile model.gguf --cluster cluster.json --data questions.json -o profile.json",
+                               "Seconds are measured on the nodes, which must be running.\n\n"
+                               "  dilemma profile model.gguf --cluster cluster.json --keys keys --data questions.json -o profile.json",
                                opts, &pos, 1, 1);
     if (status >= 0) return status;
     if (!o.out) return dil_cli_usage("profile: -o FILE is missing");
@@ -48,6 +56,16 @@ static int run(int argc, char **argv)
     dil_err err;
     dil_cluster *c;
     if (dil_cluster_read(cluster, &c, &err) != DIL_OK) return dil_cli_fail("profile", &err);
+    dil_keypair key;
+    dil_cli_nodetime timer = {.key = insecure ? NULL : &key, .limit_sec = o.time_limit_sec};
+    if (!here) {
+        if (!insecure && dil_cli_own_key(key_file, keys, &key, &err) != DIL_OK) {
+            dil_cluster_free(c);
+            return dil_cli_fail("profile", &err);
+        }
+        o.time_layer = dil_cli_time_on_node;
+        o.time_ctx = &timer;
+    }
     uint32_t scored = o.n_ctx - 33;
     o.model = pos.item[0];
     o.cluster = c;

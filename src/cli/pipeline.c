@@ -2,6 +2,8 @@
  * anew each time, so that a node with less memory today is planned for today. */
 #include "cli/pipeline.h"
 
+#include "cli/nodetime.h"
+
 #include "cli/cli.h"
 
 #include <inttypes.h>
@@ -163,20 +165,6 @@ dil_status dil_cli_pipeline_probe(dil_cli_pipeline *p, dil_err *err)
 
 /* --- profile ----------------------------------------------------------------------------------------------------------------- */
 
-static dil_status time_on_node(void *ctx, const dil_cluster_node *node, const dil_arch *arch, uint32_t layer, const dil_type *types,
-                               uint32_t n_past, uint32_t n_batch, dil_layer_time *out, dil_err *err)
-{
-    const dil_cli_pipeline *p = ctx;
-    dil_node_conn *conn;
-    dil_status s = connect_peer(p, node->address, node->public_key, &conn, err);
-    if (s != DIL_OK) return s;
-    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
-    uint32_t n = (uint32_t)dil_arch_layer_tensors(arch, layer, t);
-    s = dil_node_time_layer(conn, arch, layer, types, n, n_past, n_batch, p->time_limit_sec, out, err);
-    dil_node_disconnect(conn);
-    return s;
-}
-
 static dil_status profile_key(const dil_cli_pipeline *p, const dil_profiler_opts *o, dil__key *k, dil_err *err)
 {
     dil__key_init(k, "profile 1");
@@ -223,8 +211,9 @@ dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
     uint32_t scored = o.n_ctx - 33; /* of a chunk; the first ones have too little context to count */
     o.n_chunks = (p->damage_tokens + scored - 1) / scored;
     if (p->time_limit_sec > 0) o.time_limit_sec = p->time_limit_sec;
-    o.time_layer = time_on_node;
-    o.time_ctx = p;
+    dil_cli_nodetime timer = {.key = p->key, .limit_sec = p->time_limit_sec};
+    o.time_layer = dil_cli_time_on_node;
+    o.time_ctx = &timer;
     dil__key k;
     dil_status s = profile_key(p, &o, &k, err);
     bool kept = s == DIL_OK && dil__steps_done(p->steps, "profile", &k, p->profile_path) && dil_file_exists(p->imatrix_path);
