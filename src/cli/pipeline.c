@@ -211,7 +211,7 @@ dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
     uint32_t scored = o.n_ctx - 33; /* of a chunk; the first ones have too little context to count */
     o.n_chunks = (p->damage_tokens + scored - 1) / scored;
     if (p->time_limit_sec > 0) o.time_limit_sec = p->time_limit_sec;
-    dil_cli_nodetime timer = {.key = p->key, .limit_sec = p->time_limit_sec};
+    dil_cli_nodetime timer = {.key = p->key, .limit_sec = o.time_limit_sec};
     o.time_layer = dil_cli_time_on_node;
     o.time_ctx = &timer;
     dil__key k;

@@ -96,8 +96,9 @@ static bool parse_line(dil__journal *j, char *text)
 
 static dil_status read_lines(dil__journal *j, dil_buf *text, const char *header, bool *same, dil_err *err)
 {
-    char *p = (char *)text->data, *end = p + text->len;
     *same = false;
+    if (text->len == 0) return DIL_OK;
+    char *p = (char *)text->data, *end = p + text->len;
     for (bool first = true; p < end; first = false) {
         char *nl = memchr(p, '\n', (size_t)(end - p));
         if (!nl) return DIL_OK;
