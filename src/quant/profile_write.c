@@ -64,14 +64,17 @@ static void choose_kept(const dil__profiler *p, size_t kind, bool *keep)
     }
 }
 
-typedef struct memory { uint64_t kv[DIL__KINDS], buffer[DIL__KINDS]; } memory;
-
-static dil_status measure_memory(const dil__profiler *p, memory *m, dil_err *err)
+/* What the stages of a plan allocate, as the planner counts it: a node's buffer is the largest of its layers' figures. A stage of
+ * blocks holds more than one block alone does, and the head more beside blocks than alone; so each kind is measured in the company
+ * that costs it most, and a node is never asked for more than it was planned to give. */
+dil_status dil__profile_memory(const dil_arch *arch, const dil_stage_opts *opts, dil__memory *m, dil_err *err)
 {
+    const uint32_t last[DIL__KINDS] = {[DIL__EMBEDDING] = 0, [DIL__BLOCK] = arch->n_blocks, [DIL__HEAD] = arch->n_blocks + 1};
     for (size_t i = 0; i < DIL__KINDS; i++) {
-        dil_stage_opts o = {.n_threads = dil__profiler_threads(p), .first_layer = p->kind[i].layer, .last_layer = p->kind[i].layer,
-                            .n_ctx = p->o->context, .n_seq = p->o->sequences, .max_batch = p->o->batch, .kv_type = DIL_TYPE_F16};
-        dil_status st = dil_stage_measure(&p->arch, &o, &m->kv[i], &m->buffer[i], err);
+        dil_stage_opts o = *opts;
+        o.first_layer = 0;
+        o.last_layer = last[i];
+        dil_status st = dil_stage_measure(arch, &o, &m->kv[i], &m->buffer[i], err);
         if (st != DIL_OK) return st;
         m->kv[i] = i == DIL__BLOCK ? m->kv[i] : 0;
     }
@@ -100,10 +103,15 @@ static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer
 
 static dil_status fill_layers(const dil__profiler *p, dil_arena *a, dil_profile *out, dil_err *err)
 {
-    memory m;
+    dil__memory m;
     bool keep[DIL__KINDS][DIL__LEVELS_MAX];
     for (size_t i = 0; i < DIL__KINDS; i++) choose_kept(p, i, keep[i]);
-    dil_status st = measure_memory(p, &m, err);
+    uint32_t threads = 1; /* the kernels' scratch grows with them */
+    for (uint32_t i = 0; i < p->o->cluster->n_nodes; i++)
+        if (p->o->cluster->nodes[i].threads > threads) threads = p->o->cluster->nodes[i].threads;
+    dil_stage_opts opts = {.n_threads = (int)threads, .n_ctx = p->o->context, .n_seq = p->o->sequences, .max_batch = p->o->batch,
+                           .kv_type = DIL_TYPE_F16};
+    dil_status st = dil__profile_memory(&p->arch, &opts, &m, err);
     if (st != DIL_OK) return st;
     out->layers = dil_arena_push(a, p->n_layers, sizeof *out->layers);
     if (!out->layers) return dil_fail(err, DIL_EMEMORY, "out of memory");

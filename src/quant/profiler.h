@@ -63,4 +63,9 @@ dil_status dil__profiler_damage(dil__profiler *p, dil_err *err);  /* kl, weight,
 dil_status dil__profiler_time(dil__profiler *p, dil_err *err);    /* seconds of every kind */
 dil_status dil__profiler_write(dil__profiler *p, dil_err *err);
 
+typedef struct dil__memory { uint64_t kv[DIL__KINDS] /* of one layer */, buffer[DIL__KINDS]; } dil__memory;
+
+/* KV and buffer bytes of each kind of layer; opts: context, sequences, batch, cache type. */
+dil_status dil__profile_memory(const dil_arch *arch, const dil_stage_opts *opts, dil__memory *m, dil_err *err);
+
 #endif
