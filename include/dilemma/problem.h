@@ -52,6 +52,7 @@ typedef struct dil_problem {
     double *out_load, *in_load; /* [S] share of the node's connection that one crossing takes; NULL: none */
     double head_share;        /* a crossing before the last layer is this share of another one's load */
     double load_max;          /* each node, link and connection; INFINITY: no limit */
+    uint32_t *precision;      /* [L][Q] levels of different layers with the same number have the same types; NULL: the level's own */
     dil_arena *arena;         /* owns everything */
 } dil_problem;
 
@@ -114,11 +115,13 @@ typedef struct dil_solution {
     double gap;               /* (objective - bound) / objective, 0 where both are 0 */
     bool optimal;             /* gap within what was asked; false: the time limit came first, or the solver proves nothing */
     double solve_sec;
-    char solver[32];
+    char solver[48];
     dil_arena *arena;
 } dil_solution;
 
-/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "orders", "exhaustive", "baseline:best-single". */
+/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "orders", "exhaustive", then the published rules "baseline:NAME"
+ * (docs/PLANNER.md, "Baselines"). A baseline's plan is not improved, and its bound is the one that needs no solver; where the plan of
+ * its rule breaks a budget, it is DIL_EINFEASIBLE and the text names the budget. */
 const char *const *dil_plan_solvers(void);
 
 /* dil_plan_solve - places every layer on a node and picks its level, at least delay (or damage) within the budgets.
@@ -159,6 +162,27 @@ dil_status dil_plan_make(const dil_profile *profile, const dil_cluster *cluster,
  * DIL_EINFEASIBLE or DIL_EINTERNAL naming the first difference. `fill`: writes the figures into the plan instead of comparing. */
 dil_status dil_plan_predict(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, dil_plan *plan,
                             bool fill, dil_err *err);
+
+/* --- solvers side by side ----------------------------------------------------------------------------------------------- */
+
+typedef struct dil_compare_row {
+    char solver[48];
+    dil_status status;        /* DIL_OK; DIL_EINFEASIBLE and `why` where its plan breaks a budget or it has none; or what stopped it */
+    bool has_plan;            /* the figures below are of a plan, be it within the budgets or not */
+    double token_sec, prefill_sec, total_sec; /* of a bare problem only total_sec, the others NAN */
+    double damage, ratio_to_fp32;             /* ratio NAN for a bare problem */
+    double bound_sec;         /* proved by this solver for the best plan; 0: it proves nothing */
+    double solve_sec;
+    char why[256];
+} dil_compare_row;
+
+/* dil_plan_compare - the same problem through several solvers, each given options->limit_sec; rows [n] as names [n]. The damage budget
+ * is the same for all: without one it comes from the exact solver once. Figures are the referee's, of plans that break a budget too.
+ * Errors: those of building the problem and of its damage budget; what happens to a solver is in its row. DIL_ECANCELED ends it. */
+dil_status dil_plan_compare(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, const char *const *names,
+                            uint32_t n, dil_compare_row *rows, dil_err *err);
+dil_status dil_problem_compare(const dil_problem *p, const dil_solve_options *options, const char *const *names, uint32_t n,
+                               dil_compare_row *rows, dil_err *err);
 
 /* A picture of the layered graph: nodes as rows, layers as columns, coloured by bits, the path with its hops. */
 dil_status dil_plan_svg(const char *path, const dil_plan *plan, const dil_profile *profile, const dil_cluster *cluster, dil_err *err);

@@ -1,5 +1,6 @@
 /* `dilemma plan`: which node holds each layer, at which types. */
 #include "cli/cli.h"
+#include "cli/plan_more.h"
 
 #include <dilemma/problem.h>
 
@@ -8,7 +9,7 @@
 #include <string.h>
 
 static struct {
-    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp;
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare;
     double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap;
     int64_t context, tokens_in, tokens_out;
     bool json;
@@ -29,7 +30,11 @@ static const dil_cli_opt options[] = {
     {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &opt.tokens_out, .arg = "N", .help = "tokens of its answer (128)", .min = 1, .max = 1e9},
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
-    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, orders, exhaustive or baseline:best-single (auto)"},
+    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, orders, exhaustive or baseline:NAME, see --compare (auto)"},
+    {.name = "--compare", .kind = DIL_CLI_STR, .out = &opt.compare, .arg = "LIST",
+     .help = "solvers side by side, no plan is written: all, or names with commas. Baselines: best-single, equal-split,\n"
+             "memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper; those that place\n"
+             "only, with +levels behind the name, have the best levels chosen for their placement"},
     {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (60); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
     {.name = "--gap", .kind = DIL_CLI_NUM, .out = &opt.gap, .arg = "G", .help = "stop when the plan is proved this close to the best (0.001; with --problem 0.0001)", .min = 1e-9, .max = 1},
     {.name = "--out", .letter = 'o', .kind = DIL_CLI_STR, .out = &opt.out, .arg = "FILE", .help = "plan.json (- is standard output)"},
@@ -84,12 +89,8 @@ static void print_plan(const dil_plan *p)
     printf("no plan within these budgets takes less than %.3f s (gap %s); %s, %.2f s\n", p->bound_sec, percent(p->gap, gap), p->solver, p->solve_sec);
 }
 
-static int run_profile(void)
+static dil_plan_options collect(void)
 {
-    dil_err err = {0};
-    dil_profile *prof = NULL;
-    dil_cluster *cluster = NULL;
-    dil_plan *plan = NULL;
     dil_plan_options o = dil_plan_options_default();
     o.tokens_in = (uint32_t)opt.tokens_in;
     o.tokens_out = (uint32_t)opt.tokens_out;
@@ -107,9 +108,14 @@ static int run_profile(void)
     o.gap = opt.gap;
     o.export_path = opt.lp;
     o.progress = dil_cli_progress();
-    dil_status s = dil_profile_read(opt.profile, &prof, &err);
-    if (s == DIL_OK) s = dil_cluster_read(opt.cluster, &cluster, &err);
-    if (s == DIL_OK) s = dil_plan_make(prof, cluster, &o, &plan, &err);
+    return o;
+}
+
+static int make_plan(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o)
+{
+    dil_err err = {0};
+    dil_plan *plan = NULL;
+    dil_status s = dil_plan_make(prof, cluster, o, &plan, &err);
     dil_cli_progress_done();
     if (s == DIL_OK && opt.out) s = dil_plan_write(opt.out, plan, &err);
     if (s == DIL_OK && opt.svg) s = dil_plan_svg(opt.svg, plan, prof, cluster, &err);
@@ -117,9 +123,24 @@ static int run_profile(void)
     bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
     if (s == DIL_OK && !stdout_taken) print_plan(plan);
     dil_plan_free(plan);
+    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+}
+
+static int run_profile(void)
+{
+    dil_err err = {0};
+    dil_profile *prof = NULL;
+    dil_cluster *cluster = NULL;
+    dil_plan_options o = collect();
+    int status = 0;
+    dil_status s = dil_profile_read(opt.profile, &prof, &err);
+    if (s == DIL_OK) s = dil_cluster_read(opt.cluster, &cluster, &err);
+    if (s != DIL_OK) status = dil_cli_fail("plan", &err);
+    else if (opt.compare) status = dil__cli_compare(prof, cluster, &o, opt.compare, opt.json);
+    else status = make_plan(prof, cluster, &o);
     dil_cluster_free(cluster);
     dil_profile_free(prof);
-    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+    return status;
 }
 
 static void print_problem_json(FILE *f, const dil_solution *s, const dil_use *use)
@@ -168,6 +189,11 @@ static int run_problem(void)
     dil_solve_options o = {.solver = opt.solver, .goal = DIL_GOAL_SEC, .limit_sec = opt.limit_sec, .gap = opt.gap, .progress = dil_cli_progress()};
     dil_status s = dil_problem_read(opt.problem, &p, &err);
     if (s == DIL_OK && opt.lp) s = dil_problem_export(opt.lp, p, DIL_GOAL_SEC, &err);
+    if (s == DIL_OK && opt.compare) {
+        int status = dil__cli_compare_problem(p, &o, opt.compare, opt.json);
+        dil_problem_free(p);
+        return status;
+    }
     if (s == DIL_OK) s = dil_plan_solve(p, &o, &sol, &err);
     dil_cli_progress_done();
     if (s == DIL_OK) s = dil_problem_check(p, sol->node, sol->level, &use, &err);

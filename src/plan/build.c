@@ -106,7 +106,8 @@ static dil_status new_arrays(builder *b, uint32_t n_levels, dil_err *err)
     p->file_bytes = dil_arena_push(p->arena, lq, sizeof(double));
     p->buffer_bytes = dil_arena_push(p->arena, p->n_layers, sizeof(double));
     p->hops = dil_arena_push(p->arena, b->cluster->n_links, sizeof *p->hops);
-    bool ok = p->file_bytes && p->buffer_bytes && p->hops;
+    p->precision = dil_arena_push(p->arena, lq, sizeof(uint32_t));
+    bool ok = p->file_bytes && p->buffer_bytes && p->hops && p->precision;
     if (p->tied) ok = (p->shared_bytes = dil_arena_push(p->arena, n_levels, sizeof(double))) != NULL && ok;
     if (b->chunks > 1) ok = (p->chunk_sec = dil_arena_push(p->arena, cells, sizeof(double))) != NULL && ok;
     if (b->o->rate > 0) {
@@ -132,6 +133,36 @@ static void fill_cell(builder *b, uint32_t l, uint32_t s, uint32_t q)
     p->layer_sec[i] = (n_out - 1) * decode + (head ? decode : b->chunk_tokens * prompt);
     if (p->chunk_sec) p->chunk_sec[i] = head ? 0 : b->chunk_tokens * prompt;
     if (p->load) p->load[i] = b->o->rate * ((head ? 0 : n_in * prompt) + n_out * decode);
+}
+
+typedef struct level_name {
+    const char *name;
+    uint32_t at; /* in [L][Q] */
+} level_name;
+
+static int by_name(const void *a, const void *b)
+{
+    const level_name *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+    return order ? order : (x->at > y->at) - (x->at < y->at);
+}
+
+/* Levels of the same name are the same precision; its number is that of the name's first place. */
+static bool fill_precision(builder *b)
+{
+    const dil_profile *prof = b->prof;
+    uint32_t Q = b->p->n_levels, n = 0, first = 0;
+    level_name *names = calloc((size_t)prof->n_layers * Q, sizeof *names);
+    for (uint32_t l = 0; names && l < prof->n_layers; l++) {
+        for (uint32_t q = 0; q < prof->layers[l].n_levels; q++) names[n++] = (level_name){prof->layers[l].levels[q].name, l * Q + q};
+    }
+    if (names) qsort(names, n, sizeof *names, by_name);
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(names[i].name, names[first].name) != 0) first = i;
+        b->p->precision[names[i].at] = names[first].at;
+    }
+    free(names);
+    return n > 0;
 }
 
 static void fill_layers(builder *b)
@@ -229,6 +260,7 @@ static dil_status build(builder *b, dil_err *err)
     b->p->chunk_weight = b->chunks - 1;
     for (uint32_t i = 0; i < b->n_nodes; i++) b->p->store_bytes[i] = (double)b->cluster->nodes[b->in_cluster[i]].memory_bytes;
     fill_layers(b);
+    if (!fill_precision(b)) return dil_fail(err, DIL_EMEMORY, "plan: out of memory");
     fill_hops(b);
     fill_connections(b);
     return dil_problem_validate(b->p, err);

@@ -26,19 +26,35 @@ static dil_status solve_sec(const dil_problem *p, const dil_plan_options *o, con
     return s == DIL_OK ? dil_plan_solve(p, so, out, err) : s;
 }
 
+double dil__plan_gap(const dil_plan_options *o)
+{
+    return o->gap > 0 ? o->gap : DEFAULT_GAP;
+}
+
+dil_status dil__plan_set_quality(dil_problem *p, const dil_plan_options *o, dil_solution **least, dil_err *err)
+{
+    *least = NULL;
+    if (has_quality_budget(o)) return DIL_OK;
+    dil_solve_options first = {.solver = damage_solver(o->solver), .goal = DIL_GOAL_DAMAGE, .limit_sec = DAMAGE_SHARE * o->limit_sec,
+                               .gap = dil__plan_gap(o), .progress = o->progress};
+    dil_solution *d;
+    dil_status s = dil_plan_solve(p, &first, &d, err);
+    if (s != DIL_OK) return s;
+    if (!d->optimal)
+        dil_log(DIL_LOG_WARN, "plan", "least damage found %.6g, proved at least %.6g: the time limit came first", d->objective, d->bound);
+    p->damage_max = (1 + o->slack) * d->objective;
+    *least = d;
+    return DIL_OK;
+}
+
 static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution **out, dil_err *err)
 {
     int64_t end = dil_now_ns() + (int64_t)(o->limit_sec * 1e9);
-    dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = o->gap > 0 ? o->gap : DEFAULT_GAP, .progress = o->progress};
-    if (has_quality_budget(o)) return solve_sec(p, o, &so, out, err);
-    dil_solution *least = NULL;
-    dil_solve_options first = {.solver = damage_solver(o->solver), .goal = DIL_GOAL_DAMAGE, .limit_sec = DAMAGE_SHARE * o->limit_sec,
-                               .gap = so.gap, .progress = o->progress};
-    dil_status s = dil_plan_solve(p, &first, &least, err);
+    dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = dil__plan_gap(o), .progress = o->progress};
+    dil_solution *least;
+    dil_status s = dil__plan_set_quality(p, o, &least, err);
     if (s != DIL_OK) return s;
-    if (!least->optimal)
-        dil_log(DIL_LOG_WARN, "plan", "least damage found %.6g, proved at least %.6g: the time limit came first", least->objective, least->bound);
-    p->damage_max = (1 + o->slack) * least->objective;
+    if (!least) return solve_sec(p, o, &so, out, err);
     double left = (double)(end - dil_now_ns()) * 1e-9;
     so.limit_sec = left > 0.1 * o->limit_sec ? left : 0.1 * o->limit_sec;
     so.start_node = least->node;
@@ -78,8 +94,19 @@ static void cut_stages(dil_plan *plan, const uint32_t *node)
     }
 }
 
-static dil_plan *new_plan(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
-                          const uint32_t *node_of)
+static bool kl_is_used(const dil_profile *prof, const dil_plan_options *o)
+{
+    if (o->measure) return strcmp(o->measure, "kl") == 0;
+    for (uint32_t l = 0; l + (prof->tied_head ? 1 : 0) < prof->n_layers; l++) {
+        for (uint32_t q = 0; q < prof->layers[l].n_levels; q++) {
+            if (isnan(prof->layers[l].levels[q].damage_kl)) return false;
+        }
+    }
+    return true;
+}
+
+dil_plan *dil__plan_from_solution(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
+                                  const uint32_t *node_of)
 {
     dil_arena *a = dil_arena_new((size_t)64 << 20);
     dil_plan *plan = a ? dil_arena_push(a, 1, sizeof *plan) : NULL;
@@ -97,6 +124,7 @@ static dil_plan *new_plan(const dil_profile *prof, const dil_cluster *cluster, c
     plan->tokens_in = o->tokens_in;
     plan->tokens_out = o->tokens_out;
     plan->solve_sec = s->solve_sec;
+    plan->damage_measure = kl_is_used(prof, o) ? "kl" : "weight";
     plan->n_layers = prof->n_layers;
     plan->layers = dil_arena_push(a, plan->n_layers, sizeof *plan->layers);
     plan->stages = dil_arena_push(a, plan->n_layers, sizeof *plan->stages);
@@ -113,21 +141,9 @@ static dil_plan *new_plan(const dil_profile *prof, const dil_cluster *cluster, c
     return NULL;
 }
 
-static bool kl_is_used(const dil_profile *prof, const dil_plan_options *o)
-{
-    if (o->measure) return strcmp(o->measure, "kl") == 0;
-    for (uint32_t l = 0; l + (prof->tied_head ? 1 : 0) < prof->n_layers; l++) {
-        for (uint32_t q = 0; q < prof->layers[l].n_levels; q++) {
-            if (isnan(prof->layers[l].levels[q].damage_kl)) return false;
-        }
-    }
-    return true;
-}
-
 static dil_status finish(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s, dil_plan *plan,
                          dil_err *err)
 {
-    plan->damage_measure = kl_is_used(prof, o) ? "kl" : "weight";
     dil_err why = {0};
     dil_status ok = dil_plan_predict(prof, cluster, o, plan, true, &why);
     if (ok != DIL_OK) return dil_fail(err, DIL_EINTERNAL, "%s: its plan fails the check from measurements: %.300s", s->solver, why.text);
@@ -149,7 +165,7 @@ dil_status dil_plan_make(const dil_profile *profile, const dil_cluster *cluster,
     dil_status ok = dil_problem_from_profile(profile, cluster, options, &p, node_of, err);
     if (ok == DIL_OK) ok = solve(p, options, &s, err);
     if (ok == DIL_OK) {
-        plan = new_plan(profile, cluster, options, s, node_of);
+        plan = dil__plan_from_solution(profile, cluster, options, s, node_of);
         ok = plan ? finish(profile, cluster, options, s, plan, err) : dil_fail(err, DIL_EMEMORY, "plan: out of memory");
     }
     if (ok == DIL_OK) *out = plan;

@@ -5,15 +5,12 @@
  * Products y >= x + x' - 1 in place of the flow were rejected: the relaxation is two to three times weaker (issue 4's table).
  * Every budget row is divided by its right-hand side and the objective is scaled to about 100, so that HiGHS's absolute
  * tolerances mean the same for bytes, nats and seconds. */
+#include "plan/highs.h"
 #include "plan/milp.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* This header declares a static function that nobody defines, which is noticed at the end of the file only. */
-#pragma GCC diagnostic ignored "-Wunused-function"
-#include "interfaces/highs_c_api.h"
 
 enum { COLS_MAX = 4000000, NONZEROS_MAX = 40000000 };
 
@@ -23,7 +20,7 @@ typedef struct nums {
 } nums;
 
 typedef struct ints {
-    HighsInt *v;
+    int *v;
     size_t n, cap;
 } ints;
 
@@ -39,12 +36,12 @@ struct dil__milp {
     uint32_t *node_of;                 /* [n_places] */
     struct arc { uint32_t from, to; const dil_hop *hop; } *arcs; /* [n_arcs] between places, sorted by from */
     uint32_t n_arcs;
-    HighsInt *x;                       /* [L][n_places][Q] column, -1: cannot be */
-    HighsInt *stay, *hop;              /* [L-1][n_places], [L-1][n_arcs] column, -1 */
-    HighsInt *buffer, *once;           /* [S][n_sizes], [S][Q] */
+    int *x;                       /* [L][n_places][Q] column, -1: cannot be */
+    int *stay, *hop;              /* [L-1][n_places], [L-1][n_arcs] column, -1 */
+    int *buffer, *once;           /* [S][n_sizes], [S][Q] */
     double *sizes;                     /* [n_sizes] the layers' buffers that differ, ascending, 0 left out */
     uint32_t n_sizes;
-    HighsInt chunk, first_elastic;
+    int chunk, first_elastic;
     bool failed;
 };
 
@@ -65,29 +62,29 @@ static void push_num(dil__milp *m, nums *a, double v)
     else a->v[a->n++] = v;
 }
 
-static void push_int(dil__milp *m, ints *a, HighsInt v)
+static void push_int(dil__milp *m, ints *a, int v)
 {
     if (m->failed || !grow((void **)&a->v, &a->cap, a->n, sizeof *a->v)) m->failed = true;
     else a->v[a->n++] = v;
 }
 
-static HighsInt add_col(dil__milp *m, double cost, double upper, bool integral)
+static int add_col(dil__milp *m, double cost, double upper, bool integral)
 {
     if (m->cost.n >= COLS_MAX) m->failed = true;
     push_num(m, &m->cost, cost);
     push_num(m, &m->upper, upper);
-    push_int(m, &m->integral, integral ? kHighsVarTypeInteger : kHighsVarTypeContinuous);
-    return m->failed ? -1 : (HighsInt)m->cost.n - 1;
+    push_int(m, &m->integral, integral);
+    return m->failed ? -1 : (int)m->cost.n - 1;
 }
 
 static void begin_row(dil__milp *m, double lower, double upper)
 {
     push_num(m, &m->row_lower, lower);
     push_num(m, &m->row_upper, upper);
-    push_int(m, &m->start, (HighsInt)m->value.n);
+    push_int(m, &m->start, (int)m->value.n);
 }
 
-static void put(dil__milp *m, HighsInt col, double v)
+static void put(dil__milp *m, int col, double v)
 {
     if (col < 0 || v == 0) return;
     if (m->value.n >= NONZEROS_MAX) m->failed = true;
@@ -212,7 +209,7 @@ static void add_others(dil__milp *m)
             m->once[(size_t)s * p->n_levels + q] = p->tied && q < p->level_count[0] ? add_col(m, 0, 1, false) : -1;
     }
     m->chunk = sec && p->chunk_weight > 0 && p->chunk_sec ? add_col(m, p->chunk_weight, INFINITY, false) : -1;
-    m->first_elastic = (HighsInt)m->cost.n;
+    m->first_elastic = (int)m->cost.n;
     if (m->shape.relax == DIL__BUDGET_STORE) {
         for (uint32_t s = 0; s < p->n_nodes; s++) add_col(m, 1, INFINITY, false);
     } else if (m->shape.relax != DIL__BUDGET_NONE) {
@@ -259,7 +256,7 @@ static void add_path_rows(dil__milp *m)
     for (uint32_t k = 0; k < m->n_places; k++) start[k + 1] += start[k];
     for (uint32_t i = m->n_arcs; i-- > 0;) by_to[--start[m->arcs[i].to + 1]] = i;
     for (uint32_t l = 0; l + 1 < m->p->n_layers; l++) {
-        const HighsInt *hop = m->hop + (size_t)l * m->n_arcs;
+        const int *hop = m->hop + (size_t)l * m->n_arcs;
         uint32_t i = 0;
         for (uint32_t k = 0; k < m->n_places; k++) {
             begin_balance_row(m, l, k, true);
@@ -288,7 +285,7 @@ static void put_at_node(dil__milp *m, uint32_t s, uint32_t l, uint32_t q, double
 static void add_buffer_rows(dil__milp *m, uint32_t s)
 {
     const dil_problem *p = m->p;
-    const HighsInt *buffer = m->buffer + (size_t)s * m->n_sizes;
+    const int *buffer = m->buffer + (size_t)s * m->n_sizes;
     for (uint32_t l = 0; p->buffer_bytes && l < p->n_layers; l++) {
         uint32_t i = 0;
         if (p->buffer_bytes[l] == 0) continue;
@@ -317,7 +314,7 @@ static void add_store_rows(dil__milp *m)
         for (uint32_t i = 0; i < m->n_sizes; i++)
             put(m, m->buffer[(size_t)s * m->n_sizes + i], (m->sizes[i] - (i ? m->sizes[i - 1] : 0)) / unit);
         for (uint32_t q = 0; p->tied && q < p->level_count[0]; q++) put(m, m->once[(size_t)s * p->n_levels + q], -p->shared_bytes[q] / unit);
-        if (m->shape.relax == DIL__BUDGET_STORE) put(m, m->first_elastic + (HighsInt)s, -1 / (unit * dil__milp_elastic_unit(p, m->shape.relax)));
+        if (m->shape.relax == DIL__BUDGET_STORE) put(m, m->first_elastic + (int)s, -1 / (unit * dil__milp_elastic_unit(p, m->shape.relax)));
         add_buffer_rows(m, s);
         for (uint32_t q = 0; p->tied && q < p->level_count[0]; q++) {
             for (int end = 0; end < 2; end++) {
@@ -536,66 +533,33 @@ void dil__milp_free(dil__milp *m)
     free(m);
 }
 
-/* --- HiGHS -------------------------------------------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------------------------------------------------------ */
 
-static void *new_highs(const dil__milp *m, dil_err *err)
+static dil__mip view(const dil__milp *m)
 {
-    void *h = Highs_create();
-    nums lower = {calloc(m->cost.n + 1, sizeof(double)), m->cost.n, m->cost.n};
-    HighsInt status = kHighsStatusError;
-    if (h && lower.v) {
-        Highs_setBoolOptionValue(h, "output_flag", 0);
-        status = Highs_passMip(h, (HighsInt)m->cost.n, (HighsInt)m->row_lower.n, (HighsInt)m->value.n, kHighsMatrixFormatRowwise,
-                               kHighsObjSenseMinimize, 0, m->cost.v, lower.v, m->upper.v, m->row_lower.v, m->row_upper.v, m->start.v,
-                               m->index.v, m->value.v, m->integral.v);
-    }
-    free(lower.v);
-    if (status != kHighsStatusError) return h;
-    if (h) Highs_destroy(h);
-    dil_fail(err, DIL_EINTERNAL, "milp: HiGHS refused a model of %zu columns and %zu rows", m->cost.n, m->row_lower.n);
-    return NULL;
+    return (dil__mip){.n_cols = (int)m->cost.n, .n_rows = (int)m->row_lower.n, .n_values = (int)m->value.n, .cost = m->cost.v, .upper = m->upper.v,
+                      .integral = m->integral.v, .row_lower = m->row_lower.v, .row_upper = m->row_upper.v, .start = m->start.v,
+                      .index = m->index.v, .value = m->value.v};
 }
 
-static void set_start(const dil__milp *m, void *h, const uint32_t *node, const uint32_t *level)
+/* Every binary x is given: the rest follows from them. -> how many; 0 where the plan has no columns. */
+static int fill_start(const dil__milp *m, const uint32_t *node, const uint32_t *level, int *cols, double *v)
 {
     const dil_problem *p = m->p;
-    double *v = calloc(m->cost.n + 1, sizeof *v);
-    HighsInt *cols = calloc(m->cost.n + 1, sizeof *cols), n = 0;
-    if (!v || !cols) goto done;
-    if (m->shape.order) goto done;
-    /* every binary is given: the rest follows from them */
+    int n = 0;
     for (uint32_t l = 0; l < p->n_layers; l++) {
         for (uint32_t k = 0; k < m->n_places; k++) {
             for (uint32_t q = 0; q < p->n_levels; q++) {
-                HighsInt col = m->x[at(m, l, k, q)];
+                int col = m->x[at(m, l, k, q)];
                 bool chosen = node[l] == m->node_of[k] && level[l] == q;
-                if (chosen && col < 0) goto done;
+                if (chosen && col < 0) return 0;
                 if (col < 0) continue;
                 cols[n] = col;
                 v[n++] = chosen;
             }
         }
     }
-    Highs_setSparseSolution(h, n, cols, v);
-done:
-    free(v);
-    free(cols);
-}
-
-typedef struct watch {
-    const dil_progress *progress;
-    double limit_sec;
-    bool canceled;
-} watch;
-
-static void on_highs(int type, const char *text, const HighsCallbackDataOut *out, HighsCallbackDataIn *in, void *user)
-{
-    (void)text;
-    watch *w = user;
-    if (type != kHighsCallbackMipInterrupt) return;
-    double done = out->running_time < w->limit_sec ? out->running_time : w->limit_sec;
-    if (!dil_progress_step(w->progress, "planning", done, w->limit_sec)) w->canceled = true;
-    if (w->canceled) in->user_interrupt = 1;
+    return n;
 }
 
 static void read_choice(const dil__milp *m, const double *v, uint32_t *node, uint32_t *level)
@@ -605,7 +569,7 @@ static void read_choice(const dil__milp *m, const double *v, uint32_t *node, uin
         double best = -1;
         for (uint32_t k = 0; k < m->n_places; k++) {
             for (uint32_t q = 0; q < p->n_levels; q++) {
-                HighsInt col = m->x[at(m, l, k, q)];
+                int col = m->x[at(m, l, k, q)];
                 if (col < 0 || v[col] <= best) continue;
                 best = v[col];
                 node[l] = m->node_of[k];
@@ -615,53 +579,30 @@ static void read_choice(const dil__milp *m, const double *v, uint32_t *node, uin
     }
 }
 
-static dil_status read_result(const dil__milp *m, void *h, dil__milp_result *r, dil_err *err)
-{
-    HighsInt status = Highs_getModelStatus(h), primal = 0;
-    Highs_getIntInfoValue(h, "primal_solution_status", &primal);
-    double bound = -INFINITY;
-    Highs_getDoubleInfoValue(h, "mip_dual_bound", &bound);
-    r->bound = isfinite(bound) ? bound / m->scale : -INFINITY;
-    if (status == kHighsModelStatusInfeasible || status == kHighsModelStatusUnboundedOrInfeasible)
-        return dil_fail(err, DIL_EINFEASIBLE, "no plan meets the budgets");
-    if (primal != kHighsSolutionStatusFeasible) {
-        if (status == kHighsModelStatusTimeLimit) return dil_fail(err, DIL_ETIMEOUT, "milp: no plan within the time limit");
-        if (status == kHighsModelStatusInterrupt) return dil_fail(err, DIL_ECANCELED, "milp: canceled");
-        return dil_fail(err, DIL_EINTERNAL, "milp: HiGHS ended with model status %d", (int)status);
-    }
-    double *v = calloc(m->cost.n + 1, sizeof *v);
-    if (!v) return dil_fail(err, DIL_EMEMORY, "milp: out of memory");
-    Highs_getSolution(h, v, NULL, NULL, NULL);
-    Highs_getDoubleInfoValue(h, "objective_function_value", &r->objective);
-    r->objective /= m->scale;
-    r->elastic_node = 0;
-    for (HighsInt i = m->first_elastic; i < (HighsInt)m->cost.n; i++) {
-        if (v[i] > v[m->first_elastic + (HighsInt)r->elastic_node]) r->elastic_node = (uint32_t)(i - m->first_elastic);
-    }
-    read_choice(m, v, r->node, r->level);
-    free(v);
-    return DIL_OK;
-}
-
 dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil__milp_result *r, dil_err *err)
 {
-    void *h = new_highs(m, err);
-    if (!h) return DIL_EINTERNAL;
-    watch w = {o->progress, o->limit_sec, false};
-    Highs_setIntOptionValue(h, "threads", 1);
-    Highs_setDoubleOptionValue(h, "time_limit", o->limit_sec);
-    Highs_setDoubleOptionValue(h, "mip_rel_gap", o->gap);
-    Highs_setDoubleOptionValue(h, "mip_abs_gap", 0);
-    Highs_setDoubleOptionValue(h, "mip_feasibility_tolerance", 1e-9);
-    Highs_setDoubleOptionValue(h, "primal_feasibility_tolerance", 1e-9);
-    Highs_setDoubleOptionValue(h, "dual_feasibility_tolerance", 1e-9);
-    if (o->cutoff > 0 && isfinite(o->cutoff)) Highs_setDoubleOptionValue(h, "objective_bound", o->cutoff * m->scale);
-    Highs_setCallback(h, on_highs, &w);
-    Highs_startCallback(h, kHighsCallbackMipInterrupt);
-    if (o->start_node) set_start(m, h, o->start_node, o->start_level);
-    Highs_run(h);
-    dil_status s = w.canceled ? dil_fail(err, DIL_ECANCELED, "planning was canceled") : read_result(m, h, r, err);
-    Highs_destroy(h);
+    size_t n = m->cost.n + 1;
+    double *v = calloc(n, sizeof *v), *start = calloc(n, sizeof *start);
+    int *cols = calloc(n, sizeof *cols);
+    dil_status s = v && start && cols ? DIL_OK : dil_fail(err, DIL_EMEMORY, "milp: out of memory");
+    if (s == DIL_OK) {
+        dil__mip mip = view(m);
+        dil__mip_options mo = {.limit_sec = o->limit_sec, .gap = o->gap, .cutoff = o->cutoff * m->scale, .progress = o->progress,
+                               .start_col = cols, .start_value = start};
+        if (o->start_node && !m->shape.order) mo.n_start = fill_start(m, o->start_node, o->start_level, cols, start);
+        dil__mip_result mr = {.v = v, .bound = -INFINITY};
+        s = dil__mip_solve("milp", &mip, &mo, &mr, err);
+        r->bound = mr.bound / m->scale;
+        r->objective = mr.objective / m->scale;
+    }
+    r->elastic_node = 0;
+    for (int i = m->first_elastic; s == DIL_OK && i < (int)m->cost.n; i++) {
+        if (v[i] > v[m->first_elastic + (int)r->elastic_node]) r->elastic_node = (uint32_t)(i - m->first_elastic);
+    }
+    if (s == DIL_OK) read_choice(m, v, r->node, r->level);
+    free(v);
+    free(start);
+    free(cols);
     return s;
 }
 
@@ -693,10 +634,8 @@ dil_status dil_problem_export(const char *path, const dil_problem *p, dil_goal g
     dil__milp_shape shape = {.goal = goal};
     dil_status s = dil__milp_build(p, &shape, &m, err);
     if (s != DIL_OK) return s;
-    void *h = new_highs(m, err);
-    s = h ? DIL_OK : DIL_EINTERNAL;
-    if (h && Highs_writeModel(h, path) == kHighsStatusError) s = dil_fail(err, DIL_EIO, "%s: HiGHS could not write the model", path);
-    if (h) Highs_destroy(h);
+    dil__mip mip = view(m);
+    s = dil__mip_write(path, &mip, err);
     dil__milp_free(m);
     return s;
 }

@@ -24,6 +24,8 @@ typedef struct dil__job {
     double cutoff;                            /* plans that cost more are of no interest; 0 or INFINITY: all are */
     uint32_t *node, *level;                   /* out [n_layers] */
     double bound;                             /* out; -INFINITY: none */
+    bool choose_levels;                       /* a baseline that only places gets the best levels for its placement */
+    bool has_plan;                            /* out, of a baseline that is infeasible: node and level are its plan all the same */
 } dil__job;
 
 dil_status dil__solve_milp(dil__job *job, dil_err *err);
@@ -31,7 +33,20 @@ dil_status dil__solve_orders(dil__job *job, dil_err *err);
 dil_status dil__solve_exhaustive(dil__job *job, dil_err *err);
 dil_status dil__solve_path(dil__job *job, dil_err *err); /* DIL_EUNSUPPORTED for what dil__path_can refuses */
 bool dil__path_can(const dil_problem *p);
-dil_status dil__solve_best_single(dil__job *job, dil_err *err);
+/* dil_plan_solve, but the plan of a baseline that breaks a budget comes out too, with DIL_EINFEASIBLE; *out is NULL where there is
+ * none. Its objective and bound are not set then. */
+dil_status dil__solve_any(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err);
+
+/* baseline.c: "baseline:NAME". DIL_EINFEASIBLE says which budget the rule's plan breaks, and job->has_plan whether there is one. */
+dil_status dil__solve_baseline(const char *name, dil__job *job, dil_err *err);
+const char *dil__baseline_name(uint32_t i); /* NULL after the last */
+
+/* make.c. The gap that is asked for; the damage budget of a problem without one, from the least damage (*least, owned; NULL where the
+ * options have a budget); a solution as a plan, its figures not filled yet (NULL: out of memory). */
+double dil__plan_gap(const dil_plan_options *o);
+dil_status dil__plan_set_quality(dil_problem *p, const dil_plan_options *o, dil_solution **least, dil_err *err);
+dil_plan *dil__plan_from_solution(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
+                                  const uint32_t *node_of);
 
 /* The same MILP for a given order of the stages' nodes [n_order], neighbours different, each with a layer at least; with `stage`
  * [L] (may be NULL) every layer's stage is given too. */

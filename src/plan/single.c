@@ -1,7 +1,7 @@
 /* The baseline "best single node": the fastest plan that puts every layer on one node, its levels chosen exactly (the MILP of one
  * node is a multiple-choice knapsack). It is what a user does today without a planner; it proves nothing about other plans, so its
  * bound is the weak one that no solver is needed for: every layer on its best node at its fastest level, links for nothing. */
-#include "plan/problem_impl.h"
+#include "plan/baseline.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,17 +15,6 @@ static double least(const dil_problem *p, dil_goal goal, uint32_t l, uint32_t s)
         if (c < best) best = c;
     }
     return best;
-}
-
-static double trivial_bound(const dil_problem *p, dil_goal goal)
-{
-    double sum = 0;
-    for (uint32_t l = 0; l < p->n_layers; l++) {
-        double best = INFINITY;
-        for (uint32_t s = 0; s < p->n_nodes; s++) best = fmin(best, least(p, goal, l, s));
-        sum += best;
-    }
-    return sum;
 }
 
 typedef struct candidate {
@@ -75,7 +64,7 @@ static dil_status try_nodes(dil__job *job, const candidate *order, uint32_t *nod
     return isfinite(best) ? DIL_OK : failed;
 }
 
-dil_status dil__solve_best_single(dil__job *job, dil_err *err)
+dil_status dil__baseline_single(dil__job *job, dil_err *err)
 {
     const dil_problem *p = job->p;
     candidate *order = calloc(p->n_nodes, sizeof *order);
@@ -88,7 +77,7 @@ dil_status dil__solve_best_single(dil__job *job, dil_err *err)
         }
         qsort(order, p->n_nodes, sizeof *order, by_bound);
         s = try_nodes(job, order, choice, choice + p->n_layers, err);
-        job->bound = trivial_bound(p, job->goal);
+        job->bound = dil__trivial_bound(p, job->goal);
     }
     free(order);
     free(choice);

@@ -16,13 +16,21 @@ static const struct {
     {"path", dil__solve_path},
     {"orders", dil__solve_orders},
     {"exhaustive", dil__solve_exhaustive},
-    {"baseline:best-single", dil__solve_best_single},
 };
 
 const char *const *dil_plan_solvers(void)
 {
-    static const char *const names[] = {"auto", "path", "milp", "orders", "exhaustive", "baseline:best-single", NULL};
+    static const char *const names[] = {
+        "auto", "path", "milp", "orders", "exhaustive", "baseline:best-single", "baseline:equal-split", "baseline:memory-proportional",
+        "baseline:speed-proportional", "baseline:edgeshard", "baseline:halda", "baseline:uniform", "baseline:soft-quality", "baseline:paper",
+        "baseline:equal-split+levels", "baseline:memory-proportional+levels", "baseline:speed-proportional+levels",
+        "baseline:edgeshard+levels", "baseline:halda+levels", NULL};
     return names;
+}
+
+static bool is_baseline(const char *name)
+{
+    return strncmp(name, "baseline:", 9) == 0;
 }
 
 dil_status dil__solution_new(uint32_t n_layers, dil_solution **out, dil_err *err)
@@ -79,7 +87,7 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
     dil_err why = {0};
     dil_status ok = dil_problem_check(p, s->node, s->level, &u, &why);
     if (ok != DIL_OK) return dil_fail(err, DIL_EINTERNAL, "%s: its plan fails the check: %.400s", s->solver, why.text);
-    polish(p, job->goal, s, &u);
+    if (!is_baseline(s->solver)) polish(p, job->goal, s, &u);
     s->objective = cost_of(&u, job->goal);
     s->bound = job->bound < s->objective ? job->bound : s->objective;
     if (!(s->bound > 0)) s->bound = 0; /* costs are not negative */
@@ -88,23 +96,48 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
     return DIL_OK;
 }
 
-dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
+static const char *pick_solver(const dil_problem *p)
+{
+    if (dil__path_can(p)) return "path";
+    return p->n_nodes <= AUTO_ORDERS_NODES && p->n_layers > AUTO_ORDERS_LAYERS ? "orders" : "milp";
+}
+
+static dil_status run(dil_solution *s, dil__job *job, bool automatic, dil_err *err)
+{
+    solver_fn *solve = NULL;
+    if (is_baseline(s->solver)) return dil__solve_baseline(s->solver, job, err);
+    for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++) {
+        if (strcmp(solvers[i].name, s->solver) == 0) solve = solvers[i].solve;
+    }
+    dil_status ok = solve(job, err);
+    if (ok == DIL_ETIMEOUT && solve == dil__solve_orders && automatic) { /* a plan late is better than none */
+        snprintf(s->solver, sizeof s->solver, "milp");
+        ok = dil__solve_milp(job, err);
+    }
+    return ok == DIL_EINFEASIBLE ? dil__explain_infeasible(job->p, job->limit_sec, err) : ok;
+}
+
+static dil_status check_call(const dil_problem *p, const dil_solve_options *o, const char *name, dil_err *err)
+{
+    bool known = false;
+    for (const char *const *n = dil_plan_solvers(); *n; n++) known = known || strcmp(*n, name) == 0;
+    if (!known)
+        return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, orders, exhaustive, and the baselines: best-single, "
+                        "equal-split, memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper", name);
+    if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
+    return dil_problem_validate(p, err);
+}
+
+dil_status dil__solve_any(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
 {
     const char *name = o->solver ? o->solver : "auto";
     bool automatic = strcmp(name, "auto") == 0;
-    if (automatic)
-        name = dil__path_can(p) ? "path" : p->n_nodes <= AUTO_ORDERS_NODES && p->n_layers > AUTO_ORDERS_LAYERS ? "orders" : "milp";
-    solver_fn *solve = NULL;
-    for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++) {
-        if (strcmp(solvers[i].name, name) == 0) solve = solvers[i].solve;
-    }
-    if (!solve) return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, orders, exhaustive, baseline:best-single", name);
-    if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
-    dil_status ok = dil_problem_validate(p, err);
     dil_solution *s = NULL;
+    *out = NULL;
+    dil_status ok = check_call(p, o, name, err);
     if (ok == DIL_OK) ok = dil__solution_new(p->n_layers, &s, err);
     if (ok != DIL_OK) return ok;
-    snprintf(s->solver, sizeof s->solver, "%s", name);
+    snprintf(s->solver, sizeof s->solver, "%s", automatic ? pick_solver(p) : name);
     dil__job job = {.p = p, .goal = o->goal, .limit_sec = o->limit_sec, .gap = o->gap > 0 ? o->gap : 1e-4, .progress = o->progress,
                     .node = s->node, .level = s->level, .bound = -INFINITY};
     if (o->start_node && o->start_level && dil_problem_check(p, o->start_node, o->start_level, NULL, NULL) == DIL_OK) {
@@ -112,14 +145,18 @@ dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_
         job.start_level = o->start_level;
     }
     int64_t start = dil_now_ns();
-    ok = solve(&job, err);
-    if (ok == DIL_ETIMEOUT && solve == dil__solve_orders && automatic) { /* a plan late is better than none */
-        snprintf(s->solver, sizeof s->solver, "milp");
-        ok = dil__solve_milp(&job, err);
-    }
-    if (ok == DIL_EINFEASIBLE && solve != dil__solve_best_single) ok = dil__explain_infeasible(p, o->limit_sec, err);
+    ok = run(s, &job, automatic, err);
     if (ok == DIL_OK) ok = judge(p, &job, s, err);
     s->solve_sec = (double)(dil_now_ns() - start) * 1e-9;
+    if (ok == DIL_OK || (ok == DIL_EINFEASIBLE && job.has_plan)) *out = s;
+    else dil_solution_free(s);
+    return ok;
+}
+
+dil_status dil_plan_solve(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err)
+{
+    dil_solution *s = NULL;
+    dil_status ok = dil__solve_any(p, o, &s, err);
     if (ok == DIL_OK) *out = s;
     else dil_solution_free(s);
     return ok;

@@ -1,0 +1,11 @@
+/* cli/plan_more.h - what `dilemma plan` does beside one plan. Each prints and returns the exit status. */
+#ifndef DIL_CLI_PLAN_MORE_H
+#define DIL_CLI_PLAN_MORE_H
+
+#include <dilemma/problem.h>
+
+/* --compare: `list` is "all" or solver names with commas. */
+int dil__cli_compare(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const char *list, bool json);
+int dil__cli_compare_problem(const dil_problem *p, const dil_solve_options *o, const char *list, bool json);
+
+#endif
