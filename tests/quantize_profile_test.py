@@ -1,42 +1,15 @@
 # profile, quantize and eval on a small random model: real bytes, resume after kill -9, whole or not at all, clear errors.
 import json, os, signal, subprocess, sys, tempfile, time
 
-dilemma, model = os.environ.get("DILEMMA", ""), os.environ.get("DILEMMA_TEST_MODEL", "")
-if not os.path.exists(model):
-    print(f"SKIPPED: the test model is not there ({model!r}): its vocabulary is needed")
-    sys.exit(77)
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import tiny
+dilemma, model = os.environ.get("DILEMMA", ""), tiny.need_model()
 import numpy as np
-from gguf import GGUFReader, GGUFWriter, GGUFValueType, GGMLQuantizationType, LlamaFileType
+from gguf import GGUFReader
 
-D, F, L, H, K, V = 128, 256, 4, 4, 2, 49152
+D, L, V = 128, 4, 2048
 rng = np.random.default_rng(1)
-
-def write_model(path, poison=None, vocab=V):
-    r = GGUFReader(model)
-    g = GGUFWriter(path, "llama")
-    for k, f in r.fields.items():
-        if not k.startswith("tokenizer."): continue
-        if f.types[0] == GGUFValueType.ARRAY:
-            v = list(f.contents())
-            if "merges" not in k: v += [f"<more{i}>" if isinstance(v[0], str) else v[-1] for i in range(vocab - len(v))]
-            g.add_key_value(k, v, f.types[0], sub_type=f.types[-1])
-        else: g.add_key_value(k, f.contents(), f.types[0])
-    g.add_block_count(L); g.add_embedding_length(D); g.add_feed_forward_length(F); g.add_head_count(H); g.add_head_count_kv(K)
-    g.add_context_length(512); g.add_layer_norm_rms_eps(1e-5); g.add_rope_dimension_count(D // H); g.add_rope_freq_base(10000.0)
-    g.add_vocab_size(vocab); g.add_file_type(LlamaFileType.MOSTLY_F16)
-    def put(name, rows, cols):
-        w = (rng.standard_normal((rows, cols)) / np.sqrt(cols)).astype(np.float16)
-        if name == poison: w[1, 2] = np.nan
-        g.add_tensor(name + ".weight", w)
-    put("token_embd", vocab, D)
-    for l in range(L):
-        b = f"blk.{l}."
-        for n, rows, cols in (("attn_q", D, D), ("attn_k", D // H * K, D), ("attn_v", D // H * K, D), ("attn_output", D, D),
-                              ("ffn_gate", F, D), ("ffn_up", F, D), ("ffn_down", D, F)):
-            put(b + n, rows, cols)
-        for n in ("attn_norm", "ffn_norm"): g.add_tensor(b + n + ".weight", np.ones(D, np.float32))
-    g.add_tensor("output_norm.weight", np.ones(D, np.float32))
-    g.write_header_to_file(); g.write_kv_data_to_file(); g.write_tensors_to_file(); g.close()
+def write_model(path, poison=None, vocab=V): tiny.write_model(path, model, vocab=vocab, width=D, blocks=L, poison=poison)
 
 def run(*args, ok=True):
     r = subprocess.run([dilemma, *args], capture_output=True, text=True, timeout=900)
@@ -58,7 +31,7 @@ with tempfile.TemporaryDirectory() as tmp:
     json.dump({"version": 1, "nodes": nodes, "links": links, "entry": "a"}, open(p("c.json"), "w"))
 
     # profile, killed twice, resumed
-    args = [dilemma, "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "1024", "-t", "2"]
+    args = [dilemma, "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "1024", "-t", "1"]
     for kill in range(2):
         child = subprocess.Popen([*args, "--resume"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         def lines(): return open(p("p.json.part")).read().count("\n") if os.path.exists(p("p.json.part")) else 0
@@ -93,7 +66,7 @@ with tempfile.TemporaryDirectory() as tmp:
     json.dump(plan, open(p("plan.json"), "w"))
     for method in ("rtn", "gptq", "layerwise"):
         out = p(f"s-{method}.gguf")
-        more = ["--imatrix", p("p.json.imatrix.gguf")] if method == "rtn" else ["--method", method, "--imatrix-data", p("t.txt"), "--imatrix-tokens", "2048"]
+        more = ["--imatrix", p("p.json.imatrix.gguf")] if method == "rtn" else ["--method", method, "--imatrix-data", p("t.txt"), "--imatrix-tokens", "2048", "-t", "1"]
         run("quantize", p("m.gguf"), "--plan", p("plan.json"), "-o", out, *more)
         got, seen = tensor_bytes(out)
         assert got == total, f"{method}: {got} bytes in the file, {total} in the profile"
@@ -101,7 +74,7 @@ with tempfile.TemporaryDirectory() as tmp:
             for role, t in l["types"].items():
                 name = f"blk.{i - 1}.{role}.weight" if 0 < i <= L else f"{role}.weight"
                 assert seen[name][1] == t, (name, seen[name], t)
-        e = json.loads(run("eval", out, "--teacher", p("m.gguf"), "--data", p("t.txt"), "--chunks", "2", "--json", "--quiet").stdout)
+        e = json.loads(run("eval", out, "--teacher", p("m.gguf"), "--data", p("t.txt"), "--chunks", "2", "--json", "--quiet", "-t", "1").stdout)
         assert e["bytes"] == total, (e["bytes"], total)
         assert abs(e["ratio_to_fp32"] - total / 4 / prof["model"]["n_params"]) < 1e-9, (e["ratio_to_fp32"], total, prof["model"]["n_params"])
         assert set(e) == set("tokens loss perplexity kl_mean kl_stderr kl_p99 top1_agreement em f1 bytes bits_per_weight ratio_to_fp32".split())
@@ -132,7 +105,7 @@ with tempfile.TemporaryDirectory() as tmp:
     fails(3, "another file", "quantize", p("f.gguf"), "--plan", p("plan.json"), "-o", p("x.gguf"), gone=p("x.gguf"))
     fails(6, "", "quantize", p("m.gguf"), "--type", "Q4_0", "-o", "/dev/full/x.gguf")
     fails(2, "", "quantize", p("m.gguf"), "--type", "Q4_Z", "-o", p("x.gguf"))
-    limited = subprocess.run(["bash", "-c", f'ulimit -f 1000; trap "" XFSZ; exec "{dilemma}" quantize "{p("m.gguf")}" --type Q8_0 -o "{p("x.gguf")}"'],
+    limited = subprocess.run(["bash", "-c", f'ulimit -f 100; trap "" XFSZ; exec "{dilemma}" quantize "{p("m.gguf")}" --type Q8_0 -o "{p("x.gguf")}"'],
                              capture_output=True, text=True, timeout=300)
     assert limited.returncode == 6, f"disk full: {limited.returncode} {limited.stderr}"
     assert not [f for f in os.listdir(tmp) if f.startswith("x.") and f != "x.json.part"], os.listdir(tmp)  # the journal may stay

@@ -167,7 +167,7 @@ dil_status dil_cli_pipeline_probe(dil_cli_pipeline *p, dil_err *err)
 
 static dil_status profile_key(const dil_cli_pipeline *p, const dil_profiler_opts *o, dil__key *k, dil_err *err)
 {
-    dil__key_init(k, "profile 1");
+    dil__key_init(k, "profile 2");
     dil__key_str(k, p->model_hash);
     double n[] = {o->context, o->sequences, o->batch, o->n_past, o->n_ctx, o->n_chunks, o->calib_tokens, o->time_limit_sec};
     for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) dil__key_num(k, n[i]);

@@ -217,7 +217,7 @@ static dil_status all_blocks(dil__profiler *p, dil_err *err)
         char key[DIL__JOURNAL_KEY];
         snprintf(key, sizeof key, "blk.%u:%s", b, p->o->full ? "full" : "two");
         if (!dil_progress_step(p->progress, "damage of the blocks", b, p->arch.n_blocks)) {
-            st = dil_fail(err, DIL_ECANCELED, "canceled after %u of %u blocks; --resume goes on from here", b, p->arch.n_blocks);
+            st = dil_fail(err, DIL_ECANCELED, "canceled after %u of %u blocks; what is measured is kept, and --resume (up and demo by themselves) goes on from it", b, p->arch.n_blocks);
             break;
         }
         if (!dil__journal_get(p->journal, key, f, k->n_levels * PER_LEVEL)) {
@@ -273,7 +273,7 @@ static dil_status all_tables(dil__profiler *p, dil_err *err)
             double f[2];
             snprintf(key, sizeof key, "%s:%s", layer ? "head" : "embedding", k->level[q].name);
             if (!dil_progress_step(p->progress, layer ? "damage of the head" : "damage of the embedding", (double)q, (double)k->n_levels))
-                return dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
+                return dil_fail(err, DIL_ECANCELED, "canceled; what is measured is kept, and --resume (up and demo by themselves) goes on from it");
             if (!dil__journal_get(p->journal, key, f, 2)) {
                 dil_status st = measure_table(p, layer, q, f, err);
                 if (st == DIL_OK) st = dil__journal_put(p->journal, key, f, 2, err);
@@ -299,7 +299,7 @@ static dil_status open_whole(dil__profiler *p, const size_t level[DIL__KINDS], d
         if (st == DIL_OK) st = dil__chain_link(p->chain, l, &w, &link[l], err);
         if (st != DIL_OK) return st;
         if (!dil_progress_step(p->progress, "checking whole models", l, p->n_layers))
-            return dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
+            return dil_fail(err, DIL_ECANCELED, "canceled; what is measured is kept, and --resume (up and demo by themselves) goes on from it");
     }
     return DIL_OK;
 }

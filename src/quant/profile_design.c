@@ -97,7 +97,7 @@ static dil_status design_blocks(dil__profiler *p, dil_err *err)
         dil_arch_layer_tensors(&p->arch, layer, t);
         for (size_t r = 0; r < k->n_roles && st == DIL_OK; r++) {
             if (!dil_progress_step(p->progress, "finding levels", (double)(b * k->n_roles + r), (double)(n * k->n_roles)))
-                st = dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
+                st = dil_fail(err, DIL_ECANCELED, "canceled; what is measured is kept, and --resume (up and demo by themselves) goes on from it");
             for (size_t i = 0; i < c[r].n && st == DIL_OK; i++) {
                 double d;
                 st = tensor_damage(p, layer, t[k->role[r]].name, c[r].type[i], &d, err);

@@ -61,7 +61,7 @@ static dil_status time_kind(dil__profiler *p, dil__kind *k, size_t *done, size_t
     if (!k->decode_sec || !k->prefill_sec || !k->decode_sec_per_cached) return dil_fail(err, DIL_EMEMORY, "out of memory");
     for (size_t q = 0; q < k->n_levels; q++) {
         if (!dil_progress_step(p->progress, "seconds of the layers", (double)(*done)++, (double)total))
-            return dil_fail(err, DIL_ECANCELED, "canceled; --resume goes on from here");
+            return dil_fail(err, DIL_ECANCELED, "canceled; what is measured is kept, and --resume (up and demo by themselves) goes on from it");
         for (uint32_t s = 0; s < n_nodes; s++) {
             double f[2];
             dil_status st = time_one(p, &p->o->cluster->nodes[s], k, &k->level[q], p->o->n_past, f, err);
