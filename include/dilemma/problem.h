@@ -184,6 +184,49 @@ dil_status dil_plan_compare(const dil_profile *profile, const dil_cluster *clust
 dil_status dil_problem_compare(const dil_problem *p, const dil_solve_options *options, const char *const *names, uint32_t n,
                                dil_compare_row *rows, dil_err *err);
 
+/* --- why this plan, and what else could be had -------------------------------------------------------------------------- */
+
+typedef enum dil_reason { DIL_REASON_MEMORY, DIL_REASON_DAMAGE, DIL_REASON_SIZE, DIL_REASON_LOAD, DIL_REASON_LINKS, DIL_REASON_LEFT_OUT } dil_reason;
+
+typedef struct dil_explanation {
+    dil_reason reason;
+    const char *node;         /* of memory, links and left out; else NULL. Borrowed from the cluster */
+    double used, limit;       /* of the budget, in its unit; NAN for links and left out */
+    double more;              /* by how much it was widened for what follows; links: 2, twice as fast */
+    double token_sec, total_sec; /* of the best plan then (left out: of the best way found to use the node; INFINITY: there is none) */
+    double bound_sec;         /* no plan takes less total_sec then */
+    bool proved;              /* total_sec is within the asked gap of bound_sec: the gain is exact, else it is at least this */
+    bool binds;               /* the best plan then is faster than the given one */
+    char text[400];           /* the same in words */
+} dil_explanation;
+
+#define DIL_EXPLAIN_NODES_MAX 16 /* nodes that are looked at: those of the plan first, then the others in the cluster's order */
+#define DIL_EXPLANATIONS_MAX (3 + 3 * DIL_EXPLAIN_NODES_MAX)
+
+/* dil_plan_explain - what binds: for each budget, each node's memory and each node's links the problem is solved again with it widened,
+ * starting from the plan, so that the gain is one of a plan that exists. For a node that holds nothing: the least delay of moving one
+ * run of the plan's layers there. Without a quality budget the damage allowed is the plan's own budget, (1 + slack) of the least.
+ * out [DIL_EXPLANATIONS_MAX], *n of them; options->limit_sec is for all solves together. Errors: those of solving. */
+dil_status dil_plan_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, const dil_plan *plan,
+                            dil_explanation *out, uint32_t *n, dil_err *err);
+
+typedef enum dil_front { DIL_FRONT_DAMAGE, DIL_FRONT_RATIO } dil_front;
+
+typedef struct dil_front_point {
+    double budget;            /* the damage or ratio allowed */
+    double damage, ratio_to_fp32, token_sec, prefill_sec, total_sec;
+    double bound_sec, gap;    /* proved at that budget */
+    double solve_sec;
+} dil_front_point;
+
+/* dil_plan_front - delay against damage (or against the file's size, the damage as small as that size allows plus slack): n budgets from
+ * the smallest with a plan to where it no longer matters. points [n], *found <= n in rising order of the budget; each is solved with
+ * options->limit_sec. Errors: those of solving the first point; later ones that fail are left out. */
+dil_status dil_plan_front(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, dil_front over, uint32_t n,
+                          dil_front_point *points, uint32_t *found, dil_err *err);
+dil_status dil_front_write_csv(const char *path, const dil_front_point *points, uint32_t n, dil_err *err);
+dil_status dil_front_write_svg(const char *path, dil_front over, const dil_front_point *points, uint32_t n, dil_err *err);
+
 /* A picture of the layered graph: nodes as rows, layers as columns, coloured by bits, the path with its hops. */
 dil_status dil_plan_svg(const char *path, const dil_plan *plan, const dil_profile *profile, const dil_cluster *cluster, dil_err *err);
 

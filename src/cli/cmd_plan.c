@@ -9,10 +9,10 @@
 #include <string.h>
 
 static struct {
-    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare;
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over;
     double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap;
-    int64_t context, tokens_in, tokens_out;
-    bool json;
+    int64_t context, tokens_in, tokens_out, pareto;
+    bool json, explain;
 } opt;
 
 static const dil_cli_opt options[] = {
@@ -35,6 +35,9 @@ static const dil_cli_opt options[] = {
      .help = "solvers side by side, no plan is written: all, or names with commas. Baselines: best-single, equal-split,\n"
              "memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper; those that place\n"
              "only, with +levels behind the name, have the best levels chosen for their placement"},
+    {.name = "--explain", .kind = DIL_CLI_FLAG, .out = &opt.explain, .help = "what binds, and what more memory, faster links or a wider budget would bring"},
+    {.name = "--pareto", .kind = DIL_CLI_INT, .out = &opt.pareto, .arg = "N", .help = "N proved plans from the smallest damage to the least delay: -o front.csv, --svg front.svg", .min = 2, .max = 1000},
+    {.name = "--pareto-over", .kind = DIL_CLI_STR, .out = &opt.pareto_over, .arg = "WHAT", .help = "damage or ratio (damage)"},
     {.name = "--time-limit", .kind = DIL_CLI_NUM, .out = &opt.limit_sec, .arg = "SEC", .help = "wall clock of the solver (60); the best plan so far comes with its bound", .min = 1e-3, .max = 1e7},
     {.name = "--gap", .kind = DIL_CLI_NUM, .out = &opt.gap, .arg = "G", .help = "stop when the plan is proved this close to the best (0.001; with --problem 0.0001)", .min = 1e-9, .max = 1},
     {.name = "--out", .letter = 'o', .kind = DIL_CLI_STR, .out = &opt.out, .arg = "FILE", .help = "plan.json (- is standard output)"},
@@ -119,11 +122,13 @@ static int make_plan(const dil_profile *prof, const dil_cluster *cluster, const 
     dil_cli_progress_done();
     if (s == DIL_OK && opt.out) s = dil_plan_write(opt.out, plan, &err);
     if (s == DIL_OK && opt.svg) s = dil_plan_svg(opt.svg, plan, prof, cluster, &err);
-    if (s == DIL_OK && opt.json) s = dil_plan_write("-", plan, &err);
+    if (s == DIL_OK && opt.json && !opt.explain) s = dil_plan_write("-", plan, &err);
     bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
     if (s == DIL_OK && !stdout_taken) print_plan(plan);
+    int status = s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+    if (s == DIL_OK && opt.explain) status = dil__cli_explain(prof, cluster, o, plan, opt.json);
     dil_plan_free(plan);
-    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+    return status;
 }
 
 static int run_profile(void)
@@ -137,6 +142,7 @@ static int run_profile(void)
     if (s == DIL_OK) s = dil_cluster_read(opt.cluster, &cluster, &err);
     if (s != DIL_OK) status = dil_cli_fail("plan", &err);
     else if (opt.compare) status = dil__cli_compare(prof, cluster, &o, opt.compare, opt.json);
+    else if (opt.pareto) status = dil__cli_front(prof, cluster, &o, (uint32_t)opt.pareto, opt.pareto_over, opt.out, opt.svg);
     else status = make_plan(prof, cluster, &o);
     dil_cluster_free(cluster);
     dil_profile_free(prof);
@@ -219,7 +225,8 @@ static int run(int argc, char **argv)
     int status = dil_cli_parse(argc, argv, usage, about, options, NULL, 0, 0);
     if (status >= 0) return status;
     if (opt.problem) {
-        if (opt.profile || opt.cluster || opt.svg) return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster or --svg");
+        if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto)
+            return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain or --pareto");
         return run_problem();
     }
     if (!opt.profile || !opt.cluster) return dil_cli_usage("plan: --profile and --cluster are needed, or --problem (see dilemma plan --help)");

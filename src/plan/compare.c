@@ -44,33 +44,49 @@ dil_status dil_problem_compare(const dil_problem *p, const dil_solve_options *op
     return ok;
 }
 
-typedef struct lifted { /* the same measurements without budgets */
-    dil_plan_options o;
-    dil_cluster cluster;
-    dil_cluster_node *nodes;
-} lifted;
-
-static bool lift(lifted *x, const dil_cluster *cluster, const dil_plan_options *o)
+/* The same measurements without budgets. */
+static dil_cluster_node *lift(const dil_cluster *cluster, const dil_plan_options *o, dil_cluster *free_cluster, dil_plan_options *free_o)
 {
-    x->o = *o;
-    x->o.max_damage = x->o.max_loss_increase = x->o.max_ratio = INFINITY;
-    x->o.rate = 0;
-    x->cluster = *cluster;
-    x->nodes = calloc(cluster->n_nodes, sizeof *x->nodes);
-    if (!x->nodes) return false;
-    memcpy(x->nodes, cluster->nodes, cluster->n_nodes * sizeof *x->nodes);
-    for (uint32_t i = 0; i < cluster->n_nodes; i++) x->nodes[i].memory_bytes = (uint64_t)1 << 60;
-    x->cluster.nodes = x->nodes;
-    return true;
+    *free_o = *o;
+    free_o->max_damage = free_o->max_loss_increase = free_o->max_ratio = INFINITY;
+    free_o->rate = 0;
+    *free_cluster = *cluster;
+    free_cluster->nodes = calloc(cluster->n_nodes, sizeof *free_cluster->nodes);
+    if (!free_cluster->nodes) return NULL;
+    memcpy(free_cluster->nodes, cluster->nodes, cluster->n_nodes * sizeof *cluster->nodes);
+    for (uint32_t i = 0; i < cluster->n_nodes; i++) free_cluster->nodes[i].memory_bytes = (uint64_t)1 << 60;
+    return free_cluster->nodes;
 }
 
-static dil_status add_figures(const dil_profile *profile, const lifted *x, const dil_solution *s, const uint32_t *node_of, dil_compare_row *r,
-                              dil_err *err)
+dil_status dil__plan_refill(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, dil_plan *plan, dil_err *err)
 {
-    dil_plan *plan = dil__plan_from_solution(profile, &x->cluster, &x->o, s, node_of);
-    if (!plan) return dil_fail(err, DIL_EMEMORY, "compare: out of memory");
-    dil_status ok = dil_plan_predict(profile, &x->cluster, &x->o, plan, true, err);
-    if (ok == DIL_OK && fabs(plan->total_sec - r->total_sec) > 1e-6 * plan->total_sec + 1e-12)
+    dil_cluster free_cluster;
+    dil_plan_options free_o;
+    dil_cluster_node *nodes = lift(cluster, o, &free_cluster, &free_o);
+    if (!nodes) return dil_fail(err, DIL_EMEMORY, "plan: out of memory");
+    dil_status ok = dil_plan_predict(profile, &free_cluster, &free_o, plan, true, err);
+    free(nodes);
+    return ok;
+}
+
+dil_status dil__plan_unbudgeted(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
+                                const uint32_t *node_of, dil_plan **out, dil_err *err)
+{
+    dil_plan *plan = dil__plan_from_solution(profile, cluster, o, s, node_of);
+    if (!plan) return dil_fail(err, DIL_EMEMORY, "plan: out of memory");
+    dil_status ok = dil__plan_refill(profile, cluster, o, plan, err);
+    if (ok == DIL_OK) *out = plan;
+    else dil_plan_free(plan);
+    return ok;
+}
+
+static dil_status add_figures(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
+                              const uint32_t *node_of, dil_compare_row *r, dil_err *err)
+{
+    dil_plan *plan;
+    dil_status ok = dil__plan_unbudgeted(profile, cluster, o, s, node_of, &plan, err);
+    if (ok != DIL_OK) return ok;
+    if (fabs(plan->total_sec - r->total_sec) > 1e-6 * plan->total_sec + 1e-12)
         ok = dil_fail(err, DIL_EINTERNAL, "%s: its plan takes %.9g s, recomputed from the measurements %.9g s", r->solver, r->total_sec, plan->total_sec);
     r->token_sec = plan->token_sec;
     r->prefill_sec = plan->prefill_sec;
@@ -80,7 +96,7 @@ static dil_status add_figures(const dil_profile *profile, const lifted *x, const
     return ok;
 }
 
-static dil_status compare(const dil_profile *profile, const lifted *x, dil_problem *p, const dil_plan_options *o, const uint32_t *node_of,
+static dil_status compare(const dil_profile *profile, const dil_cluster *cluster, dil_problem *p, const dil_plan_options *o, const uint32_t *node_of,
                           const char *const *names, uint32_t n, dil_compare_row *rows, dil_err *err)
 {
     dil_solution *least;
@@ -93,7 +109,7 @@ static dil_status compare(const dil_profile *profile, const lifted *x, dil_probl
         so.start_node = ours && least ? least->node : NULL;
         so.start_level = ours && least ? least->level : NULL;
         fill_row(p, &so, names[i], &rows[i], &s);
-        if (rows[i].has_plan) ok = add_figures(profile, x, s, node_of, &rows[i], err);
+        if (rows[i].has_plan) ok = add_figures(profile, cluster, o, s, node_of, &rows[i], err);
         dil_solution_free(s);
         if (rows[i].status == DIL_ECANCELED) ok = dil_fail(err, DIL_ECANCELED, "planning was canceled");
     }
@@ -105,13 +121,11 @@ dil_status dil_plan_compare(const dil_profile *profile, const dil_cluster *clust
                             uint32_t n, dil_compare_row *rows, dil_err *err)
 {
     dil_problem *p = NULL;
-    lifted x;
     uint32_t *node_of = calloc(profile->n_nodes, sizeof *node_of);
-    bool memory = lift(&x, cluster, options) && node_of;
-    dil_status s = memory ? dil_problem_from_profile(profile, cluster, options, &p, node_of, err) : dil_fail(err, DIL_EMEMORY, "compare: out of memory");
-    if (s == DIL_OK) s = compare(profile, &x, p, options, node_of, names, n, rows, err);
+    if (!node_of) return dil_fail(err, DIL_EMEMORY, "compare: out of memory");
+    dil_status s = dil_problem_from_profile(profile, cluster, options, &p, node_of, err);
+    if (s == DIL_OK) s = compare(profile, cluster, p, options, node_of, names, n, rows, err);
     dil_problem_free(p);
     free(node_of);
-    free(x.nodes);
     return s;
 }

@@ -48,6 +48,16 @@ dil_status dil__plan_set_quality(dil_problem *p, const dil_plan_options *o, dil_
 dil_plan *dil__plan_from_solution(const dil_profile *prof, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
                                   const uint32_t *node_of);
 
+/* compare.c. A plan's figures from the measurements with every budget lifted: only a missing link is refused. The first fills a plan
+ * that exists, the second makes one of a solution (*out owned). */
+dil_status dil__plan_refill(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, dil_plan *plan, dil_err *err);
+dil_status dil__plan_unbudgeted(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_solution *s,
+                                const uint32_t *node_of, dil_plan **out, dil_err *err);
+
+/* sensitivity.c. A plan in the problem's numbers: node, level [L]. DIL_ENOTFOUND: a node or level of it is not there any more. */
+dil_status dil__plan_in_problem(const dil_plan *plan, const dil_profile *prof, const dil_problem *p, const uint32_t *node_of, uint32_t *node,
+                                uint32_t *level, dil_err *err);
+
 /* The same MILP for a given order of the stages' nodes [n_order], neighbours different, each with a layer at least; with `stage`
  * [L] (may be NULL) every layer's stage is given too. */
 dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t n_order, const uint16_t *stage, dil_err *err);

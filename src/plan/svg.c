@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_MAX = 40, LEFT = 150, TOP = 64, CELL_H = 44, FOOT = 92 };
+enum { ROWS_MAX = 40, LEFT = 150, TOP = 64, CELL_H = 52, FOOT = 92 };
 
 typedef struct picture {
     const dil_plan *plan;
@@ -47,12 +47,18 @@ static double level_bits(const dil_plan_layer *l)
     return n ? sum / n : 0;
 }
 
-/* From warm (2 bits) over green to blue (8 and more). */
+/* From red (2 bits) over green to blue (8 and more), widest apart between 3 and 6 bits, where most levels lie. */
 static void color(double bits, char out[40])
 {
-    double t = bits <= 0 ? -1 : fmin(1, fmax(0, (log2(bits) - 1) / 2));
-    if (t < 0) snprintf(out, 40, "#bbbbbb");
-    else snprintf(out, 40, "hsl(%.0f, 62%%, 50%%)", 12 + 200 * t);
+    static const double at[] = {2, 3, 4, 4.5, 5, 6, 8.5}, hue[] = {0, 32, 62, 112, 158, 195, 250};
+    size_t i = 0;
+    if (bits <= 0) {
+        snprintf(out, 40, "#bbbbbb");
+        return;
+    }
+    while (i + 2 < sizeof at / sizeof *at && bits > at[i + 1]) i++;
+    double t = fmin(1, fmax(0, (bits - at[i]) / (at[i + 1] - at[i])));
+    snprintf(out, 40, "hsl(%.0f, 62%%, 47%%)", hue[i] + t * (hue[i + 1] - hue[i]));
 }
 
 static bool is_used(const dil_plan *p, const char *name)
@@ -103,11 +109,14 @@ static void draw_rows(const picture *c)
             if (strcmp(c->plan->stages[i].node, n->name) == 0) held += c->plan->stages[i].bytes;
         }
         fprintf(c->f, "<rect x='%d' y='%g' width='%g' height='%d' fill='%s'/>\n", LEFT, y, right - LEFT, CELL_H, r % 2 ? "#f6f7f9" : "#eceff3");
-        fprintf(c->f, "<text x='%d' y='%g' class='n'>", 12, y + 19);
+        fprintf(c->f, "<text x='%d' y='%g' class='n'>", 12, y + 17);
         text(c->f, n->name);
-        fprintf(c->f, "%s</text>\n<text x='%d' y='%g' class='d'>", strcmp(n->name, c->plan->entry) == 0 ? " (entry)" : "", 12, y + 34);
+        fprintf(c->f, "%s</text>\n<text x='%d' y='%g' class='d'>", strcmp(n->name, c->plan->entry) == 0 ? " (entry)" : "", 12, y + 32);
         fprintf(c->f, "%s of ", dil_format_bytes(held, bytes));
         fprintf(c->f, "%s</text>\n", dil_format_bytes(n->memory_bytes, bytes));
+        double full = n->memory_bytes ? fmin(1, (double)held / (double)n->memory_bytes) : 0;
+        fprintf(c->f, "<rect x='12' y='%g' width='%d' height='4' rx='2' fill='#d5dae1'/><rect x='12' y='%g' width='%.1f' height='4' rx='2' "
+                "fill='#526070'/>\n", y + 40, LEFT - 28, y + 40, (LEFT - 28) * full);
         for (uint32_t l = 0; l < c->plan->n_layers; l++)
             fprintf(c->f, "<circle cx='%g' cy='%g' r='2' fill='#c3c9d1'/>\n", center_x(c, l), y + CELL_H / 2.0);
     }
@@ -157,11 +166,15 @@ static void draw_cells(const picture *c)
         text(c->f, pl->level);
         fprintf(c->f, ", %s</title></circle>\n", dil_format_bytes(pl->bytes, bytes));
     }
+    for (uint32_t i = 0; i < c->plan->n_stages; i++) {
+        const dil_plan_stage *g = &c->plan->stages[i];
+        fprintf(c->f, "<text x='%g' y='%g' class='l m'>%.3g ms</text>\n", (center_x(c, g->first_layer) + center_x(c, g->last_layer)) / 2,
+                center_y(c, g->node) + CELL_H / 2.0 - 3, 1e3 * g->compute_sec);
+    }
     uint32_t step = c->plan->n_layers > 40 ? 10 : 5;
     for (uint32_t l = 0; l < c->plan->n_layers; l++) {
         bool end = l == 0 || l + 1 == c->plan->n_layers;
         if (!end && (l % step || l + step > c->plan->n_layers)) continue;
-        fprintf(c->f, "<text x='%g' y='%d' class='t'>%s</text>\n", center_x(c, l), TOP - 8, "");
         fprintf(c->f, "<text x='%g' y='%d' class='t'>", center_x(c, l), TOP - 8);
         if (end) fputs(l == 0 ? "emb" : "head", c->f);
         else fprintf(c->f, "%u", l);
@@ -180,9 +193,11 @@ static void draw_legend(const picture *c)
         double x = LEFT + 12 + 64 * (double)i;
         fprintf(c->f, "<circle cx='%g' cy='%g' r='8' fill='%s' class='c'/><text x='%g' y='%g' class='d'>%g</text>\n", x, y, fill, x + 13, y + 4, bits[i]);
     }
-    fprintf(c->f, "<text x='12' y='%g' class='d'>token %.3g ms, prefill of %u tokens %.3g ms, answer %.3g s, proved within %.2g %%; "
-                  "size %.2f %% of fp32, predicted damage %.3g (", y + 34, 1e3 * c->plan->token_sec, c->plan->tokens_in, 1e3 * c->plan->prefill_sec,
-            c->plan->total_sec, 100 * c->plan->gap, 100 * c->plan->ratio_to_fp32, c->plan->predicted_damage);
+    fprintf(c->f, "<text x='12' y='%g' class='d'>token %.3g ms, prefill of %u tokens %.3g ms, answer %.3g s, ", y + 34, 1e3 * c->plan->token_sec,
+            c->plan->tokens_in, 1e3 * c->plan->prefill_sec, c->plan->total_sec);
+    if (c->plan->gap < 1e-4) fputs("proved the least; ", c->f);
+    else fprintf(c->f, "proved within %.2g %%; ", 100 * c->plan->gap);
+    fprintf(c->f, "size %.2f %% of fp32, predicted damage %.3g (", 100 * c->plan->ratio_to_fp32, c->plan->predicted_damage);
     text(c->f, c->plan->damage_measure);
     fputs(")", c->f);
     if (c->n_hidden) fprintf(c->f, "; %u nodes without layers are not drawn", c->n_hidden);
@@ -197,9 +212,10 @@ static void draw(picture *c)
             height, width, height);
     fputs("<style>.n{font-size:14px;font-weight:600;fill:#1d2733}.d{font-size:12px;fill:#526070}.t{font-size:11px;fill:#526070;text-anchor:middle}"
           ".l{font-size:11px;fill:#1d2733;paint-order:stroke;stroke:#fff;stroke-width:3px}.h{fill:none;stroke:#1d2733;stroke-width:2}"
-          ".c{stroke:#fff;stroke-width:1}.e{fill:#1d2733}</style>\n", c->f);
+          ".c{stroke:#fff;stroke-width:1}.e{fill:#1d2733}.m{text-anchor:middle}</style>\n", c->f);
     fprintf(c->f, "<rect width='%g' height='%g' fill='#ffffff'/>\n<text x='12' y='26' class='n'>", width, height);
-    text(c->f, c->plan->model_path[0] ? c->plan->model_path : "plan");
+    const char *slash = strrchr(c->plan->model_path, '/');
+    text(c->f, slash ? slash + 1 : c->plan->model_path[0] ? c->plan->model_path : "plan");
     fprintf(c->f, "</text>\n<text x='12' y='44' class='d'>%u layers on %u stages</text>\n", c->plan->n_layers, c->plan->n_stages);
     draw_rows(c);
     draw_path(c);
