@@ -9,8 +9,8 @@
 #include <string.h>
 
 static struct {
-    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over;
-    double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap;
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over, *from;
+    double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap, horizon, margin;
     int64_t context, tokens_in, tokens_out, pareto;
     bool json, explain;
 } opt;
@@ -35,6 +35,9 @@ static const dil_cli_opt options[] = {
      .help = "solvers side by side, no plan is written: all, or names with commas. Baselines: best-single, equal-split,\n"
              "memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper; those that place\n"
              "only, with +levels behind the name, have the best levels chosen for their placement"},
+    {.name = "--from", .kind = DIL_CLI_STR, .out = &opt.from, .arg = "FILE", .help = "the plan that runs now: it stays unless another pays for the bytes to move (--json: the decision)"},
+    {.name = "--horizon", .kind = DIL_CLI_NUM, .out = &opt.horizon, .arg = "SEC", .help = "with --from: for how long the network stays as it is (3600)", .min = 0, .max = 1e12},
+    {.name = "--margin", .kind = DIL_CLI_NUM, .out = &opt.margin, .arg = "M", .help = "with --from: the gain must be 1+M times the cost (0.1)", .min = 0, .max = 1e6},
     {.name = "--explain", .kind = DIL_CLI_FLAG, .out = &opt.explain, .help = "what binds, and what more memory, faster links or a wider budget would bring"},
     {.name = "--pareto", .kind = DIL_CLI_INT, .out = &opt.pareto, .arg = "N", .help = "N proved plans from the smallest damage to the least delay: -o front.csv, --svg front.svg", .min = 2, .max = 1000},
     {.name = "--pareto-over", .kind = DIL_CLI_STR, .out = &opt.pareto_over, .arg = "WHAT", .help = "damage or ratio (damage)"},
@@ -118,12 +121,19 @@ static int make_plan(const dil_profile *prof, const dil_cluster *cluster, const 
 {
     dil_err err = {0};
     dil_plan *plan = NULL;
-    dil_status s = dil_plan_make(prof, cluster, o, &plan, &err);
+    dil_status s = DIL_OK;
+    bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
+    if (opt.from) {
+        dil_migrate_options mo = {.horizon_sec = opt.horizon, .rate = opt.rate, .margin = opt.margin};
+        int failed = dil__cli_migrate(prof, cluster, o, opt.from, &mo, opt.json, stdout_taken, &plan);
+        if (failed) return failed;
+    } else {
+        s = dil_plan_make(prof, cluster, o, &plan, &err);
+    }
     dil_cli_progress_done();
     if (s == DIL_OK && opt.out) s = dil_plan_write(opt.out, plan, &err);
     if (s == DIL_OK && opt.svg) s = dil_plan_svg(opt.svg, plan, prof, cluster, &err);
-    if (s == DIL_OK && opt.json && !opt.explain) s = dil_plan_write("-", plan, &err);
-    bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
+    if (s == DIL_OK && opt.json && !opt.explain && !opt.from) s = dil_plan_write("-", plan, &err);
     if (s == DIL_OK && !stdout_taken) print_plan(plan);
     int status = s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
     if (s == DIL_OK && opt.explain) status = dil__cli_explain(prof, cluster, o, plan, opt.json);
@@ -220,16 +230,19 @@ static int run(int argc, char **argv)
     opt.slack = d.slack;
     opt.load_max = d.load_max;
     opt.limit_sec = d.limit_sec;
+    opt.horizon = 3600;
+    opt.margin = 0.1;
     opt.tokens_in = d.tokens_in;
     opt.tokens_out = d.tokens_out;
     int status = dil_cli_parse(argc, argv, usage, about, options, NULL, 0, 0);
     if (status >= 0) return status;
     if (opt.problem) {
-        if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto)
-            return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain or --pareto");
+        if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto || opt.from)
+            return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain, --pareto or --from");
         return run_problem();
     }
     if (!opt.profile || !opt.cluster) return dil_cli_usage("plan: --profile and --cluster are needed, or --problem (see dilemma plan --help)");
+    if (opt.from && (opt.compare || opt.pareto)) return dil_cli_usage("plan: --from makes one plan: no --compare or --pareto");
     if (strcmp(opt.profile, "-") == 0 && strcmp(opt.cluster, "-") == 0) return dil_cli_usage("plan: only one file can be standard input");
     return run_profile();
 }

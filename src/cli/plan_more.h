@@ -2,7 +2,7 @@
 #ifndef DIL_CLI_PLAN_MORE_H
 #define DIL_CLI_PLAN_MORE_H
 
-#include <dilemma/problem.h>
+#include <dilemma/migrate.h>
 
 /* --compare: `list` is "all" or solver names with commas. */
 int dil__cli_compare(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const char *list, bool json);
@@ -10,5 +10,8 @@ int dil__cli_compare_problem(const dil_problem *p, const dil_solve_options *o, c
 int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_plan *plan, bool json);
 int dil__cli_front(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, uint32_t n, const char *over_name,
                    const char *csv, const char *svg); /* over_name: "damage" (NULL), "ratio"; csv NULL: standard output */
+/* --from: *plan is the old plan or a better one, owned. Says on standard output what was decided, or as JSON. */
+int dil__cli_migrate(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const char *from,
+                     const dil_migrate_options *mo, bool json, bool quiet, dil_plan **plan);
 
 #endif
