@@ -1,0 +1,45 @@
+/* quant/decoder.h - a decoder in plain floats that differentiates: the forward pass keeps what the backward pass needs.
+ *
+ *   dil__decoder *d;  dil__decoder_open(&arch, 512, threads, &d, err);  dil__decoder_load(d, &weights, err);
+ *   dil__decoder_forward(d, ids, n, out);        out [n][n_embd_word], what the head multiplies
+ *   dil__decoder_backward(d, ids, n, dout, ...); gradients of every tensor, a layer at a time from the last to the first
+ *
+ * Every matrix product is BLAS's; the same table of features as the engine's graph (dilemma/arch.h), checked against the engine and against
+ * finite differences in decoder_test.c. ggml's own backward graph was rejected: its outer products run at about a tenth of
+ * the speed of BLAS here, it has no backward for LayerNorm and GELU, and it keeps every intermediate. */
+#ifndef DIL_QUANT_DECODER_H
+#define DIL_QUANT_DECODER_H
+
+#include <dilemma/arch.h>
+
+typedef struct dil__decoder dil__decoder;
+
+/* arch is borrowed. n_ctx: the most tokens of one sequence. Memory: four bytes a parameter, and per token and block about
+ * 4 * (8 n_embd + 4 n_ff + n_head * n_ctx) bytes. */
+dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, dil__decoder **out, dil_err *err);
+void dil__decoder_free(dil__decoder *d);
+
+/* The tensors of a layer are numbered as dil_arch_layer_tensors lists them (shared ones included). */
+dil_status dil__decoder_load(dil__decoder *d, const dil_weights *w, dil_err *err); /* all of them, from any types */
+float *dil__decoder_tensor(dil__decoder *d, uint32_t layer, size_t index); /* its values, to be changed between passes */
+const float *dil__decoder_table(const dil__decoder *d);  /* the head's [n_vocab][n_embd_word] */
+
+/* One sequence of n tokens from position 0. out [n][n_embd_word]. */
+void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out);
+/* The hidden state behind planner layer `layer` (0..n_blocks) of the last forward pass, [n][n_embd]. */
+const float *dil__decoder_hidden(const dil__decoder *d, uint32_t layer);
+
+/* What is added to the gradient of the hidden state behind a layer; may do nothing. dh [n][n_embd]. */
+typedef void dil__decoder_hidden_fn(void *ctx, uint32_t layer, uint32_t n, const float *h, float *dh);
+/* The gradient of one tensor of a layer, complete. The head's table is not among them: see dtable. */
+typedef void dil__decoder_grad_fn(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *t, const float *grad);
+typedef struct dil__decoder_sink {
+    dil__decoder_hidden_fn *hidden; /* NULL: none */
+    dil__decoder_grad_fn *grad;
+    void *ctx;
+} dil__decoder_sink;
+/* After forward on the same ids. dout [n][n_embd_word] is overwritten. dtable [n_vocab][n_embd_word]: what the head has given its table; with a tied
+ * head the embedding's gradient is added there and handed out with layer 0; NULL otherwise. */
+void dil__decoder_backward(dil__decoder *d, const int32_t *ids, uint32_t n, float *dout, float *dtable, const dil__decoder_sink *sink);
+
+#endif
