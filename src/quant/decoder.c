@@ -40,6 +40,7 @@ struct dil__decoder {
     const dil_arch *arch;
     uint32_t n_ctx, n_layers;
     int n_threads;
+    bool backward;              /* else all blocks share the first one's activations */
     layer *layer;               /* [n_layers] */
     block *block;               /* [n_blocks] */
     float **hidden;             /* [n_blocks + 1] behind planner layer i, [n_ctx][n_embd] */
@@ -116,8 +117,11 @@ static bool allocate(dil__decoder *d)
     d->hidden = calloc(a->n_blocks + 1, sizeof *d->hidden);
     ok = d->layer && d->block && d->hidden;
     for (uint32_t l = 0; l < d->n_layers && ok; l++) ok = allocate_layer(d, l);
-    for (uint32_t b = 0; b < a->n_blocks && ok; b++) ok = allocate_block(d, &d->block[b]);
-    for (uint32_t b = 0; b <= a->n_blocks && ok; b++) d->hidden[b] = floats(n, a->n_embd, &ok);
+    for (uint32_t b = 0; b < a->n_blocks && ok; b++) {
+        if (b == 0 || d->backward) ok = allocate_block(d, &d->block[b]);
+        else d->block[b] = d->block[0];
+    }
+    for (uint32_t b = 0; b <= a->n_blocks && ok; b++) d->hidden[b] = b < 2 || d->backward ? floats(n, a->n_embd, &ok) : d->hidden[b - 2];
     for (int i = 0; i < 5 && ok; i++) d->work[i] = floats(n, wide, &ok);
     if (!ok) return false;
     d->word = floats(n, a->n_embd_word, &ok);
@@ -131,10 +135,10 @@ static bool allocate(dil__decoder *d)
     return ok;
 }
 
-dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, dil__decoder **out, dil_err *err)
+dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, bool backward, dil__decoder **out, dil_err *err)
 {
     dil__decoder *d = calloc(1, sizeof *d);
-    if (d) *d = (dil__decoder){.arch = arch, .n_ctx = n_ctx, .n_layers = dil_arch_n_layers(arch), .n_threads = n_threads > 0 ? n_threads : dil_cpu_count()};
+    if (d) *d = (dil__decoder){.arch = arch, .n_ctx = n_ctx, .n_layers = dil_arch_n_layers(arch), .n_threads = n_threads > 0 ? n_threads : dil_cpu_count(), .backward = backward};
     if (!d || !allocate(d)) {
         dil__decoder_free(d);
         return dil_fail(err, DIL_EMEMORY, "out of memory for the gradients of %u tokens", n_ctx);
@@ -156,8 +160,8 @@ void dil__decoder_free(dil__decoder *d)
     for (uint32_t l = 0; d->layer && l < d->n_layers; l++)
         for (size_t s = 0; s < N_SLOTS; s++)
             if (d->layer[l].owns[s]) free(d->layer[l].w[s]);
-    for (uint32_t b = 0; d->block && b < d->arch->n_blocks; b++) free_block(&d->block[b]);
-    for (uint32_t b = 0; d->hidden && b <= d->arch->n_blocks; b++) free(d->hidden[b]);
+    for (uint32_t b = 0; d->block && b < (d->backward ? d->arch->n_blocks : 1); b++) free_block(&d->block[b]);
+    for (uint32_t b = 0; d->hidden && b <= (d->backward ? d->arch->n_blocks : 1); b++) free(d->hidden[b]);
     for (size_t s = 0; s < N_SLOTS; s++) free(d->grad[s]);
     for (int i = 0; i < 5; i++) free(d->work[i]);
     float *all[] = {d->word, d->last, d->last_stats.mean, d->last_stats.rsqrt, d->scores, d->dembd, d->rope, d->dh, d->dtmp};
@@ -215,7 +219,12 @@ static void rotate(const dil__decoder *d, float *x, uint32_t n_head, uint32_t n,
     if (d->arch->positions != DIL_POS_LEARNED) dil__rope(d->arch, d->rope, x, n_head, n, back);
 }
 
-static void attend(dil__decoder *d, const layer *y, block *b, const float *x, uint32_t n, float *out)
+static void norm(const dil__decoder *d, const float *x, const layer *y, enum slot w, uint32_t n, const dil__norm_stats *s, float *out)
+{
+    dil__norm_forward(d->arch->norm, d->arch->norm_eps, x, y->w[w], y->w[w + 1], n, d->arch->n_embd, s, out);
+}
+
+static void attend(dil__decoder *d, const layer *y, block *b, const float *x, uint32_t n)
 {
     const dil_arch *a = d->arch;
     size_t e = a->n_embd, q = (size_t)a->n_head * a->head_dim, kv = (size_t)a->n_head_kv * a->head_dim;
@@ -226,69 +235,101 @@ static void attend(dil__decoder *d, const layer *y, block *b, const float *x, ui
     rotate(d, b->k, a->n_head_kv, n, false);
     dil__attention at = attention_of(d, b, n);
     dil__attention_forward(&at);
-    dil__linear_forward(b->att, y->w[O], y->w[O_B], n, q, e, out);
 }
 
-static void feed_forward(dil__decoder *d, const layer *y, block *b, const float *x, uint32_t n, float *out)
+static void activate(dil__decoder *d, const layer *y, block *b, const float *x, uint32_t n)
 {
     size_t e = d->arch->n_embd, f = d->arch->n_ff;
     if (b->gate) dil__linear_forward(x, y->w[GATE], y->w[GATE_B], n, e, f, b->gate);
     dil__linear_forward(x, y->w[UP], y->w[UP_B], n, e, f, b->up);
     dil__activate(d->arch->act, b->gate, b->up, n * f, b->act);
-    dil__linear_forward(b->act, y->w[DOWN], y->w[DOWN_B], n, f, e, out);
 }
 
-static void norm(const dil__decoder *d, const float *x, const float *w, const float *bias, uint32_t n, const dil__norm_stats *s, float *out)
+/* sum = stream + W x; with a norm behind it out is its norm, else out is not used. */
+static void add_to_stream(dil__decoder *d, const layer *y, enum slot w, enum slot after, const float *x, const float *stream, uint32_t n, size_t n_in,
+                          const dil__norm_stats *s, float *sum, float *out)
 {
-    dil__norm_forward(d->arch->norm, d->arch->norm_eps, x, w, bias, n, d->arch->n_embd, s, out);
+    size_t e = d->arch->n_embd;
+    dil__linear_forward(x, y->w[w], y->w[w + 1], n, n_in, e, sum);
+    for (size_t i = 0; i < n * e; i++) sum[i] += stream[i];
+    if (!d->arch->norm_before) norm(d, sum, y, after, n, s, out);
 }
 
 static void run_block(dil__decoder *d, uint32_t l, uint32_t n)
 {
     const layer *y = &d->layer[l];
     block *b = &d->block[l - 1];
-    size_t size = (size_t)n * d->arch->n_embd;
-    bool before = d->arch->norm_before;
+    const dil_arch *a = d->arch;
+    size_t q = (size_t)a->n_head * a->head_dim;
+    bool before = a->norm_before;
     const float *in = d->hidden[l - 1];
-    float *out = d->hidden[l];
-    if (before) norm(d, in, y->w[ATTN_NORM], y->w[ATTN_NORM_B], n, &b->stats1, b->norm1);
-    attend(d, y, b, before ? b->norm1 : in, n, b->sum1);
-    for (size_t i = 0; i < size; i++) b->sum1[i] += in[i];
-    if (!before) norm(d, b->sum1, y->w[ATTN_NORM], y->w[ATTN_NORM_B], n, &b->stats1, b->norm1);
-    if (before) norm(d, b->sum1, y->w[FFN_NORM], y->w[FFN_NORM_B], n, &b->stats2, b->norm2);
-    feed_forward(d, y, b, before ? b->norm2 : b->norm1, n, b->sum2);
-    const float *stream = before ? b->sum1 : b->norm1;
-    for (size_t i = 0; i < size; i++) b->sum2[i] += stream[i];
-    if (before) memcpy(out, b->sum2, size * sizeof *out);
-    else norm(d, b->sum2, y->w[FFN_NORM], y->w[FFN_NORM_B], n, &b->stats2, out);
+    if (before) norm(d, in, y, ATTN_NORM, n, &b->stats1, b->norm1);
+    attend(d, y, b, before ? b->norm1 : in, n);
+    add_to_stream(d, y, O, ATTN_NORM, b->att, in, n, q, &b->stats1, b->sum1, b->norm1);
+    if (before) norm(d, b->sum1, y, FFN_NORM, n, &b->stats2, b->norm2);
+    activate(d, y, b, before ? b->norm2 : b->norm1, n);
+    add_to_stream(d, y, DOWN, FFN_NORM, b->act, before ? b->sum1 : b->norm1, n, a->n_ff, &b->stats2, b->sum2, d->hidden[l]);
+    if (before) memcpy(d->hidden[l], b->sum2, (size_t)n * a->n_embd * sizeof(float));
 }
 
-static void embed(dil__decoder *d, const int32_t *ids, uint32_t n)
+void dil__decoder_part(dil__decoder *d, uint32_t l, dil__part part, const float *x, const float *stream, uint32_t n, float *out)
+{
+    const layer *y = &d->layer[l];
+    block *b = &d->block[l - 1];
+    const dil_arch *a = d->arch;
+    size_t e = a->n_embd, q = (size_t)a->n_head * a->head_dim, f = a->n_ff;
+    bool before = a->norm_before;
+    dil__blas_threads(d->n_threads);
+    switch (part) {
+    case DIL__ATTN_IN:
+    case DIL__FFN_IN:
+        if (before) norm(d, stream, y, part == DIL__ATTN_IN ? ATTN_NORM : FFN_NORM, n, &b->stats1, out);
+        else memcpy(out, stream, n * e * sizeof *out);
+        break;
+    case DIL__ATTN:
+        attend(d, y, b, x, n);
+        memcpy(out, b->att, n * q * sizeof *out);
+        break;
+    case DIL__FFN:
+        activate(d, y, b, x, n);
+        memcpy(out, b->act, n * f * sizeof *out);
+        break;
+    case DIL__ATTN_OUT: add_to_stream(d, y, O, ATTN_NORM, x, stream, n, q, &b->stats1, before ? out : b->sum1, out); break;
+    case DIL__FFN_OUT: add_to_stream(d, y, DOWN, FFN_NORM, x, stream, n, f, &b->stats1, before ? out : b->sum2, out); break;
+    }
+}
+
+void dil__decoder_embed(dil__decoder *d, const int32_t *ids, uint32_t n, float *stream)
 {
     const layer *y = &d->layer[0];
     size_t e = d->arch->n_embd, word = d->arch->n_embd_word;
     for (uint32_t i = 0; i < n; i++) memcpy(d->word + i * word, y->w[TOKEN_EMBD] + (size_t)ids[i] * word, word * sizeof(float));
-    if (y->w[PROJECT_IN]) dil__linear_forward(d->word, y->w[PROJECT_IN], NULL, n, word, e, d->hidden[0]);
-    else memcpy(d->hidden[0], d->word, (size_t)n * e * sizeof(float));
+    if (y->w[PROJECT_IN]) dil__linear_forward(d->word, y->w[PROJECT_IN], NULL, n, word, e, stream);
+    else memcpy(stream, d->word, (size_t)n * e * sizeof(float));
     if (!y->w[POSITION_EMBD]) return;
     const float *pos = y->w[POSITION_EMBD] + (size_t)d->arch->position_offset * e;
-    for (size_t i = 0; i < (size_t)n * e; i++) d->hidden[0][i] += pos[i];
+    for (size_t i = 0; i < (size_t)n * e; i++) stream[i] += pos[i];
 }
 
-void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out)
+void dil__decoder_finish(dil__decoder *d, const float *stream, uint32_t n, float *out)
 {
     const layer *y = &d->layer[d->n_layers - 1];
     size_t e = d->arch->n_embd, word = d->arch->n_embd_word;
-    dil__blas_threads(d->n_threads);
-    embed(d, ids, n);
-    for (uint32_t l = 1; l <= d->arch->n_blocks; l++) run_block(d, l, n);
-    const float *x = d->hidden[d->arch->n_blocks];
+    const float *x = stream;
     if (y->w[OUTPUT_NORM]) {
-        norm(d, x, y->w[OUTPUT_NORM], y->w[OUTPUT_NORM_B], n, &d->last_stats, d->last);
+        norm(d, x, y, OUTPUT_NORM, n, &d->last_stats, d->last);
         x = d->last;
     }
     if (y->w[PROJECT_OUT]) dil__linear_forward(x, y->w[PROJECT_OUT], NULL, n, e, word, out);
     else memcpy(out, x, (size_t)n * e * sizeof *out);
+}
+
+void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out)
+{
+    dil__blas_threads(d->n_threads);
+    dil__decoder_embed(d, ids, n, d->hidden[0]);
+    for (uint32_t l = 1; l <= d->arch->n_blocks; l++) run_block(d, l, n);
+    dil__decoder_finish(d, d->hidden[d->arch->n_blocks], n, out);
 }
 
 /* --- backward ------------------------------------------------------------------------------------------------------------- */

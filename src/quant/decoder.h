@@ -14,9 +14,9 @@
 
 typedef struct dil__decoder dil__decoder;
 
-/* arch is borrowed. n_ctx: the most tokens of one sequence. Memory: four bytes a parameter, and per token and block about
- * 4 * (8 n_embd + 4 n_ff + n_head * n_ctx) bytes. */
-dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, dil__decoder **out, dil_err *err);
+/* arch is borrowed. n_ctx: the most tokens of one sequence. backward: whether activations are kept for it.
+ * Memory: four bytes a parameter, and per token, with backward per token and block, about 4 * (8 n_embd + 4 n_ff + n_head * n_ctx) bytes. */
+dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, bool backward, dil__decoder **out, dil_err *err);
 void dil__decoder_free(dil__decoder *d);
 
 /* The tensors of a layer are numbered as dil_arch_layer_tensors lists them (shared ones included). */
@@ -28,6 +28,15 @@ const float *dil__decoder_table(const dil__decoder *d);  /* the head's [n_vocab]
 void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out);
 /* The hidden state behind planner layer `layer` (0..n_blocks) of the last forward pass, [n][n_embd]. */
 const float *dil__decoder_hidden(const dil__decoder *d, uint32_t layer);
+
+/* A block in parts, for whoever changes its weights in between. stream: the residual stream, [n][n_embd].
+ *   ATTN_IN   stream -> out [n][n_embd]: the input of attn_q, k, v          FFN_IN   stream -> out: the input of ffn_gate, up
+ *   ATTN      x -> out [n][n_head * head_dim]: the input of attn_output     FFN      x -> out [n][n_ff]: the input of ffn_down
+ *   ATTN_OUT  x, stream -> out [n][n_embd]: the stream behind attention     FFN_OUT  x, stream -> out: the stream behind the block */
+typedef enum dil__part { DIL__ATTN_IN, DIL__ATTN, DIL__ATTN_OUT, DIL__FFN_IN, DIL__FFN, DIL__FFN_OUT } dil__part;
+void dil__decoder_part(dil__decoder *d, uint32_t layer, dil__part part, const float *x, const float *stream, uint32_t n, float *out);
+void dil__decoder_embed(dil__decoder *d, const int32_t *ids, uint32_t n, float *stream);
+void dil__decoder_finish(dil__decoder *d, const float *stream, uint32_t n, float *out); /* what the head multiplies */
 
 /* What is added to the gradient of the hidden state behind a layer; may do nothing. dh [n][n_embd]. */
 typedef void dil__decoder_hidden_fn(void *ctx, uint32_t layer, uint32_t n, const float *h, float *dh);

@@ -45,7 +45,7 @@ static void open_model(model *m, dil_arch a)
     dil__synthetic_opts o = {.last_layer = a.n_blocks + 1, .seed = 3};
     if (dil__synthetic_new(&m->arch, &o, &m->data, &err)) fail_msg("%s", err.text);
     m->weights = dil__synthetic_weights(m->data);
-    if (dil__decoder_open(&m->arch, CTX, 1, &m->d, &err) || dil__decoder_load(m->d, &m->weights, &err)) fail_msg("%s", err.text);
+    if (dil__decoder_open(&m->arch, CTX, 1, true, &m->d, &err) || dil__decoder_load(m->d, &m->weights, &err)) fail_msg("%s", err.text);
     for (int i = 0; i < N; i++) m->ids[i] = (i * 17 + i / 3) % N_VOCAB;
 }
 

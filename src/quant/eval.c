@@ -140,29 +140,13 @@ static void summarise(dil__eval *e, dil_eval_result *r)
     r->bits_per_weight = 32 * r->ratio_to_fp32;
 }
 
-/* The same ids must mean the same pieces in both, or a divergence between them means nothing. */
-static dil_status check_pair(const dil__session *s, const dil__session *t, dil_err *err)
-{
-    const char *a = dil_gguf_path(s->gguf), *b = dil_gguf_path(t->gguf);
-    if (s->arch.n_vocab != t->arch.n_vocab)
-        return dil_fail(err, DIL_EUNSUPPORTED, "%s has a vocabulary of %u tokens, its teacher %s one of %u: they do not compare", a,
-                        s->arch.n_vocab, b, t->arch.n_vocab);
-    for (uint32_t i = 0; i < s->arch.n_vocab; i++) {
-        size_t la = 0, lb = 0;
-        const char *pa = dil_token_bytes(s->tok, (int32_t)i, &la), *pb = dil_token_bytes(t->tok, (int32_t)i, &lb);
-        if (la != lb || (la > 0 && memcmp(pa, pb, la) != 0))
-            return dil_fail(err, DIL_EUNSUPPORTED, "%s and its teacher %s differ in token %u: they do not compare", a, b, i);
-    }
-    return DIL_OK;
-}
-
 static dil_status run(dil__eval *e, const char *model, const char *teacher, const dil_dataset *data, dil_err *err)
 {
     dil_status st = dil__session_open(&e->student, model, err);
     if (st == DIL_OK && teacher) {
         st = dil__session_open(&e->teacher, teacher, err);
         e->has_teacher = true;
-        if (st == DIL_OK) st = check_pair(&e->student, &e->teacher, err);
+        if (st == DIL_OK) st = dil__session_same_tokens(&e->student, &e->teacher, err);
     }
     if (st != DIL_OK) return st;
     st = data->format == DIL_DATA_TEXT ? dil__eval_text(e, data, err) : dil__eval_samples(e, data, err);

@@ -20,6 +20,21 @@ dil_status dil__session_open(dil__session *s, const char *path, dil_err *err)
     return DIL_OK;
 }
 
+dil_status dil__session_same_tokens(const dil__session *s, const dil__session *t, dil_err *err)
+{
+    const char *a = dil_gguf_path(s->gguf), *b = dil_gguf_path(t->gguf);
+    if (s->arch.n_vocab != t->arch.n_vocab)
+        return dil_fail(err, DIL_EUNSUPPORTED, "%s has a vocabulary of %u tokens, its teacher %s one of %u: they do not compare", a,
+                        s->arch.n_vocab, b, t->arch.n_vocab);
+    for (uint32_t i = 0; i < s->arch.n_vocab; i++) {
+        size_t la = 0, lb = 0;
+        const char *pa = dil_token_bytes(s->tok, (int32_t)i, &la), *pb = dil_token_bytes(t->tok, (int32_t)i, &lb);
+        if (la != lb || (la > 0 && memcmp(pa, pb, la) != 0))
+            return dil_fail(err, DIL_EUNSUPPORTED, "%s and its teacher %s differ in token %u: they do not compare", a, b, i);
+    }
+    return DIL_OK;
+}
+
 dil_status dil__session_floats(dil__session *s, int n_threads, dil_err *err)
 {
     dil_status st = DIL_OK;

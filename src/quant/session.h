@@ -26,6 +26,8 @@ typedef struct dil__session {
 } dil__session;
 
 dil_status dil__session_open(dil__session *s, const char *path, dil_err *err); /* s zeroed */
+/* The same ids must mean the same pieces in both, or a divergence between them means nothing. DIL_EUNSUPPORTED says where they differ. */
+dil_status dil__session_same_tokens(const dil__session *s, const dil__session *teacher, dil_err *err);
 /* Before start: compute with the weights' values in F32 (on CPUs the fastest for long batches; four bytes a parameter). */
 dil_status dil__session_floats(dil__session *s, int n_threads, dil_err *err);
 dil_status dil__session_start(dil__session *s, const char *device, int n_threads, uint32_t n_ctx, const dil_progress *progress,

@@ -1,0 +1,54 @@
+/* quant/distill_int.h - what the parts of distillation share: setting up (distill_open.c), one pass (distill_pass.c), the state on disk
+ * (distill_state.c), the loop (distill.c). */
+#ifndef DIL_QUANT_DISTILL_INT_H
+#define DIL_QUANT_DISTILL_INT_H
+
+#include "quant/decoder.h"
+#include "quant/distill_loss.h"
+#include "quant/session.h"
+#include "quant/trainable.h"
+
+#include <dilemma/distill.h>
+
+enum { DIL__DISTILL_TAPS = 3, DIL__DISTILL_ROWS = 128 }; /* hidden states that are compared; rows of logits at once */
+
+typedef struct dil__distill {
+    const dil_distill_opts *o;
+    const dil_progress *progress;
+    dil__session teacher, student; /* files, tokenizers; no stage */
+    dil__decoder *d;
+    int n_threads;
+    uint32_t n_ctx, n_train, n_val; /* tokens; sequences */
+    size_t word, width, n_vocab;
+    int32_t *ids;          /* [n_train + n_val][n_ctx] */
+    float *target;         /* [n_train + n_val][n_ctx][word] what the teacher's head multiplies */
+    float *hidden;         /* [n_train][DIL__DISTILL_TAPS][n_ctx][width]; NULL with beta 0 */
+    uint32_t tap[DIL__DISTILL_TAPS]; /* planner layers */
+    float *table;          /* [n_vocab][word] the teacher's head */
+    dil__trainable *t;     /* [n_t] */
+    size_t n_t, n_params;
+    size_t (*of)[DIL_LAYER_TENSORS_MAX]; /* [n_layers] index into t plus one; 0: frozen */
+    float *out, *dout, *p, *q, *dtable, *scratch;
+    uint8_t *scratch_bytes;
+    dil__divergence *row;  /* [DIL__DISTILL_ROWS] */
+    uint32_t sequence;     /* the one in work */
+    dil_status sink_st;    /* of the gradient sink */
+    dil_err sink_err;
+    uint32_t step, best_step;
+    double first_kl, best_kl;
+    double share;          /* of the training that is done */
+} dil__distill;
+
+dil_status dil__distill_open(dil__distill *r, dil_err *err);
+void dil__distill_close(dil__distill *r);
+/* The student's values as the parameters have it, in the decoder. */
+dil_status dil__distill_apply(dil__distill *r, dil_err *err);
+/* Gradient of one training sequence, added up in t; the mean loss a token. */
+dil_status dil__distill_gradient(dil__distill *r, uint32_t sequence, double *loss, dil_err *err);
+/* Mean KL(teacher‖student) over the held-out sequences. */
+dil_status dil__distill_judge(dil__distill *r, double *kl, dil_err *err);
+
+dil_status dil__distill_save(const dil__distill *r, const char *path, dil_err *err);
+dil_status dil__distill_restore(dil__distill *r, const char *path, dil_err *err);
+
+#endif

@@ -1,0 +1,163 @@
+/* W = d A + m B in every ggml block type, A and B fixed by the codes: dL/dp of a factor exp(p) on d is Σ dL/dW (d A), and d A is what
+ * the weights are without the minimum's part. So no type needs its codes taken apart here. */
+#include "quant/trainable.h"
+
+#include "base/half.h"
+
+#include <dilemma/engine.h>
+
+#include <math.h>
+#include <string.h>
+#include <stdlib.h>
+
+/* Where d and m stand: ggml's block layouts (ggml-common.h of 0.26). */
+static const struct { dil_type type; int d_at, m_at; } layouts[] = {
+    {DIL_TYPE_Q4_0, 0, -1}, {DIL_TYPE_Q4_1, 0, 2}, {DIL_TYPE_Q5_0, 0, -1}, {DIL_TYPE_Q5_1, 0, 2}, {DIL_TYPE_Q8_0, 0, -1},
+    {DIL_TYPE_IQ4_NL, 0, -1}, {DIL_TYPE_Q2_0, 0, -1}, {DIL_TYPE_Q2_K, 80, 82}, {DIL_TYPE_Q3_K, 108, -1}, {DIL_TYPE_Q4_K, 0, 2},
+    {DIL_TYPE_Q5_K, 0, 2}, {DIL_TYPE_Q6_K, 208, -1}, {DIL_TYPE_IQ4_XS, 0, -1}, {DIL_TYPE_IQ3_S, 0, -1}, {DIL_TYPE_IQ3_XXS, 0, -1},
+    {DIL_TYPE_IQ2_S, 0, -1}, {DIL_TYPE_IQ2_XS, 0, -1}, {DIL_TYPE_IQ2_XXS, 0, -1}};
+enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
+
+static size_t layout_of(dil_type t)
+{
+    size_t i = 0;
+    while (i < N_LAYOUTS && layouts[i].type != t) i++;
+    return i;
+}
+
+static bool is_vector(const dil_tensor *t)
+{
+    return t->type == DIL_TYPE_F32 && t->ne[1] == 1;
+}
+
+bool dil__trainable_can(const dil_tensor *t)
+{
+    return is_vector(t) || layout_of(t->type) < N_LAYOUTS;
+}
+
+static float read_half(const uint8_t *p)
+{
+    return dil__f16_to_f32((uint16_t)(p[0] | p[1] << 8));
+}
+
+static void write_half(uint8_t *p, float x)
+{
+    if (x > 65504) x = 65504;
+    if (x < -65504) x = -65504;
+    uint16_t h = dil__f16_from_f32(x);
+    p[0] = (uint8_t)h;
+    p[1] = (uint8_t)(h >> 8);
+}
+
+static float size_of_vector(const dil_tensor *t)
+{
+    double sum = 0;
+    for (uint64_t i = 0; i < t->ne[0]; i++) {
+        float x;
+        memcpy(&x, (const uint8_t *)t->data + 4 * i, sizeof x);
+        sum += (double)x * (double)x;
+    }
+    float rms = (float)sqrt(sum / (double)t->ne[0]);
+    return rms > 1e-6f ? rms : 1e-6f;
+}
+
+dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err *err)
+{
+    *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1};
+    if (is_vector(src)) {
+        t->n = src->ne[0];
+        t->unit = size_of_vector(src);
+    } else {
+        const dil_type_info *info = dil_type_get(src->type);
+        size_t k = layout_of(src->type);
+        t->d_at = layouts[k].d_at;
+        t->m_at = layouts[k].m_at;
+        t->block_elems = info->block_elems;
+        t->block_bytes = info->block_bytes;
+        t->n_blocks = src->bytes / info->block_bytes;
+        t->n = t->n_blocks * (t->m_at >= 0 ? 2 : 1);
+    }
+    t->bytes = malloc(src->bytes);
+    t->p = calloc(t->n, sizeof *t->p);
+    t->grad = calloc(t->n, sizeof *t->grad);
+    t->m1 = calloc(t->n, sizeof *t->m1);
+    t->m2 = calloc(t->n, sizeof *t->m2);
+    t->best = calloc(t->n, sizeof *t->best);
+    if (!t->bytes || !t->p || !t->grad || !t->m1 || !t->m2 || !t->best) {
+        dil__trainable_fini(t);
+        return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %zu parameters", src->name, t->n);
+    }
+    memcpy(t->bytes, src->data, src->bytes);
+    return DIL_OK;
+}
+
+void dil__trainable_fini(dil__trainable *t)
+{
+    free(t->bytes);
+    free(t->p);
+    free(t->grad);
+    free(t->m1);
+    free(t->m2);
+    free(t->best);
+    t->bytes = NULL;
+    t->p = t->grad = t->m1 = t->m2 = t->best = NULL;
+}
+
+void dil__trainable_apply(dil__trainable *t)
+{
+    const uint8_t *from = t->src->data;
+    if (t->d_at < 0) {
+        for (size_t i = 0; i < t->n; i++) {
+            float x;
+            memcpy(&x, from + 4 * i, sizeof x);
+            x += t->unit * t->p[i];
+            memcpy(t->bytes + 4 * i, &x, sizeof x);
+        }
+        return;
+    }
+    for (uint64_t b = 0; b < t->n_blocks; b++) {
+        size_t at = b * t->block_bytes;
+        write_half(t->bytes + at + t->d_at, read_half(from + at + t->d_at) * expf(t->p[b]));
+        if (t->m_at >= 0) write_half(t->bytes + at + t->m_at, read_half(from + at + t->m_at) * expf(t->p[t->n_blocks + b]));
+    }
+}
+
+/* The minima's part of every weight: the same blocks with d zero. */
+static dil_status minima(const dil__trainable *t, float *out, uint8_t *bytes, dil_err *err)
+{
+    memcpy(bytes, t->bytes, t->src->bytes);
+    for (uint64_t b = 0; b < t->n_blocks; b++) memset(bytes + b * t->block_bytes + t->d_at, 0, 2);
+    return dil_engine_dequantize(t->src->type, bytes, t->n_blocks * t->block_elems, out, err);
+}
+
+dil_status dil__trainable_add(dil__trainable *t, const float *dw, const float *w, float *scratch, uint8_t *scratch_bytes, dil_err *err)
+{
+    if (t->d_at < 0) {
+        for (size_t i = 0; i < t->n; i++) t->grad[i] += t->unit * dw[i];
+        return DIL_OK;
+    }
+    dil_status st = t->m_at >= 0 ? minima(t, scratch, scratch_bytes, err) : DIL_OK;
+    for (uint64_t b = 0; b < t->n_blocks && st == DIL_OK; b++) {
+        float all = 0, of_min = 0;
+        for (size_t i = b * t->block_elems; i < (b + 1) * t->block_elems; i++) {
+            all += dw[i] * w[i];
+            if (t->m_at >= 0) of_min += dw[i] * scratch[i];
+        }
+        t->grad[b] += all - of_min;
+        if (t->m_at >= 0) t->grad[t->n_blocks + b] += of_min;
+    }
+    return st;
+}
+
+void dil__trainable_step(dil__trainable *t, double rate, double scale, uint32_t step)
+{
+    const float b1 = 0.9f, b2 = 0.99f; /* a hundred steps are a long training here: the usual 0.999 would still be warming up */
+    float fix1 = 1 / (1 - powf(b1, (float)step)), fix2 = 1 / (1 - powf(b2, (float)step));
+    for (size_t i = 0; i < t->n; i++) {
+        float g = t->grad[i] * (float)scale;
+        t->m1[i] = b1 * t->m1[i] + (1 - b1) * g;
+        t->m2[i] = b2 * t->m2[i] + (1 - b2) * g * g;
+        t->p[i] -= (float)rate * fix1 * t->m1[i] / (sqrtf(fix2 * t->m2[i]) + 1e-12f);
+        t->grad[i] = 0;
+    }
+}
