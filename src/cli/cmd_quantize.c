@@ -30,7 +30,7 @@ static int run(int argc, char **argv)
         {.name = "--imatrix", .kind = DIL_CLI_STR, .out = &o.imatrix, .arg = "F", .help = "importance matrix (GGUF) of `dilemma profile` or llama-imatrix"},
         {.name = "--imatrix-data", .kind = DIL_CLI_STR, .out = &o.imatrix_data, .arg = "FILE", .help = "gather the importance matrix on this text"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
-        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384; layerwise: 6144)", .min = 512, .max = 1e8},
+        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384)", .min = 512, .max = 1e8},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
         DIL_CLI_END};
     dil_cli_list pos = {.n = 0};

@@ -182,7 +182,7 @@ static dil_type planned_type(void *ctx, const char *tensor)
 
 static dil_status calibrate_layerwise(job *j, dil_err *err)
 {
-    enum { N_CTX = 512, CHUNKS = 12, CHUNKS_MIN = 4 }; /* a covariance of n columns from fewer than n rows is singular */
+    enum { N_CTX = 512, CHUNKS = 32, CHUNKS_MIN = 4 }; /* a covariance of n columns from fewer than n rows is singular */
     const dil_quantize_opts *o = j->opts;
     if (!o->imatrix_data) dil_log(DIL_LOG_INFO, "quantize", "layerwise: calibrating on the embedded text (--imatrix-data takes yours)");
     dil_tokenizer *tok;
@@ -195,7 +195,7 @@ static dil_status calibrate_layerwise(job *j, dil_err *err)
         for (size_t i = 0; i < ids.n; i += N_CTX) ids.id[i] = dil_tokenizer_bos(tok);
     dil_tokenizer_free(tok);
     if (st != DIL_OK) return st;
-    dil__sequential_opts so = {.device = o->device, .n_threads = o->n_threads, .ids = ids.id, .n_ctx = N_CTX,
+    dil__sequential_opts so = {.n_threads = o->n_threads, .ids = ids.id, .n_ctx = N_CTX,
                                .n_chunks = (uint32_t)(ids.n / N_CTX), .damp = 0.01, .ridge = 0.03, .type_of = planned_type, .ctx = j};
     j->report.imatrix_tokens = (uint64_t)so.n_chunks * N_CTX;
     st = dil__sequential_quantize(&j->arch, &j->weights, &so, j->progress, &j->made, err);

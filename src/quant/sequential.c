@@ -1,11 +1,14 @@
 /* Within a block the tensors go in groups that share an input: q, k, v; attention's output; gate, up; down. Each group sees the student
  * as it is by then: the groups before it quantized, those behind it not yet. The embedding comes first, so that the blocks
- * make up for its errors as well; a tied one needs the covariance of the final norm's output for that, taken from the teacher. */
+ * make up for its errors as well; a tied one needs the covariance of the final norm's output for that, taken from the teacher.
+ *
+ * The decoder in floats (decoder.h) holds the teacher's weights at first; each tensor gives way to its quantized values, and a block's parts are
+ * computed once, the teacher's before any of the block's weights change. */
 #include "quant/sequential.h"
 
 #include "quant/codec.h"
+#include "quant/decoder.h"
 #include "quant/gptq.h"
-#include "quant/link.h"
 #include "quant/recode.h"
 
 #include <cblas.h>
@@ -14,17 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { GROUPS_MAX = 8, GROUP_TENSORS = 4 };
+enum { N_GROUPS = 4, TABLE_CHUNKS = 16 }; /* a table's covariance has n_embd columns only: so many sequences settle it */
 
-typedef enum residual { INNER, ATTENTION_OUT, BLOCK_OUT } residual; /* what of the residual stream a group's output adds to */
-
-typedef struct group {
-    char tensor[GROUP_TENSORS][DIL_TENSOR_NAME_MAX]; /* [n]; the first one's input is tapped */
-    size_t n;
-    uint64_t n_cols;
-    residual kind;
-    float *teacher_x; /* [tokens][n_cols] */
-} group;
+/* A group's input is a part of the block; its tensors. */
+static const struct { dil__part part; const char *role[4]; } groups[N_GROUPS] = {
+    {DIL__ATTN_IN, {"attn_q", "attn_k", "attn_v", NULL}},
+    {DIL__ATTN, {"attn_output", NULL}},
+    {DIL__FFN_IN, {"ffn_gate", "ffn_up", NULL}},
+    {DIL__FFN, {"ffn_down", NULL}}};
 
 typedef struct run {
     const dil_arch *arch;
@@ -32,96 +32,33 @@ typedef struct run {
     const dil__sequential_opts *o;
     const dil_progress *progress;
     dil__variant *out;
-    dil__link_opts lo;
-    size_t n_tokens;
-    float *teacher, *student; /* [tokens][n_embd] hidden states before the current layer */
-    float *teacher_out, *student_out;
-    double done;
+    dil__decoder *d;
+    int n_threads;
+    size_t n_tokens, cols[N_GROUPS];
+    float *teacher_x[N_GROUPS];        /* [tokens][cols] the groups' inputs in the teacher */
+    float *x;                          /* [tokens][widest] the current group's in the student */
+    float *teacher, *teacher_mid;      /* [tokens][n_embd] streams before the block; behind its attention */
+    float *student, *student_mid;
+    float *teacher_out;
+    float *diff;                       /* [n_ctx][widest] */
 } run;
-
-/* A tap that copies the input of one tensor; it may come in several pieces of rows. */
-typedef struct grab { const char *tensor; float *to; uint64_t n_cols, n_rows, filled; } grab;
-typedef struct grabs { grab g[GROUPS_MAX]; size_t n; } grabs;
-
-static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols)
-{
-    grabs *all = ctx;
-    for (size_t i = 0; i < all->n; i++) {
-        grab *g = &all->g[i];
-        if (strcmp(g->tensor, tensor) != 0 || n_cols != g->n_cols || n_rows > g->n_rows - g->filled) continue;
-        memcpy(g->to + g->filled * n_cols, x, n_rows * n_cols * sizeof *x);
-        g->filled += n_rows;
-    }
-}
-
-/* After a chunk: all rows came; ready for the next. */
-static dil_status check_filled(grabs *all, dil_err *err)
-{
-    for (size_t i = 0; i < all->n; i++) {
-        grab *g = &all->g[i];
-        if (g->filled != g->n_rows)
-            return dil_fail(err, DIL_EINTERNAL, "%s: %llu of %llu rows of its input were seen", g->tensor, (unsigned long long)g->filled,
-                            (unsigned long long)g->n_rows);
-        g->filled = 0;
-    }
-    return DIL_OK;
-}
-
-/* --- groups ----------------------------------------------------------------------------------------------------------- */
-
-static bool shares_input(const char *role, const char *first)
-{
-    return (strcmp(first, "attn_q") == 0 && (strcmp(role, "attn_k") == 0 || strcmp(role, "attn_v") == 0)) ||
-           (strcmp(first, "ffn_gate") == 0 && strcmp(role, "ffn_up") == 0);
-}
-
-static size_t list_groups(const dil_arch *a, uint32_t layer, group *g)
-{
-    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
-    size_t n = dil_arch_layer_tensors(a, layer, t), n_groups = 0, first = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (!t[i].linear) continue;
-        if (n_groups > 0 && shares_input(t[i].role, t[first].role) && g[n_groups - 1].n < GROUP_TENSORS) {
-            group *same = &g[n_groups - 1];
-            memcpy(same->tensor[same->n++], t[i].name, sizeof t[i].name);
-            continue;
-        }
-        if (n_groups == GROUPS_MAX) break;
-        first = i;
-        group *fresh = &g[n_groups++];
-        *fresh = (group){.n = 1, .n_cols = t[i].ne[0]};
-        memcpy(fresh->tensor[0], t[i].name, sizeof t[i].name);
-        /* Behind a norm that follows the sum, the sum itself is not at hand. */
-        if (a->norm_before && strcmp(t[i].role, "attn_output") == 0) fresh->kind = ATTENTION_OUT;
-        if (a->norm_before && strcmp(t[i].role, "ffn_down") == 0) fresh->kind = BLOCK_OUT;
-    }
-    return n_groups;
-}
 
 /* --- one tensor --------------------------------------------------------------------------------------------------------- */
 
-static dil_status load_floats(const dil_tensor *t, float **out, dil_err *err)
-{
-    float *w = malloc(dil_tensor_elems(t) * sizeof *w);
-    if (!w) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", t->name);
-    dil_status st = dil_engine_dequantize(t->type, t->data, dil_tensor_elems(t), w, err);
-    if (st != DIL_OK) free(w);
-    else *out = w;
-    return st;
-}
-
-/* w [n_rows][n_cols] at the type, with error feedback where the type has a codec. u NULL: each weight by itself. */
+/* w [n_rows][n_cols] at the type, with error feedback where the type has a codec. u NULL: each weight by itself. The decoder goes on with the
+ * quantized values. */
 static dil_status put_quantized(run *r, const dil_tensor *src, const float *w, dil_type type, const float *u, const float *importance,
-                                dil_err *err)
+                                float *live, dil_err *err)
 {
     uint64_t n_cols = src->ne[0], n_rows = src->ne[1], row;
     if (!dil_type_row_bytes(type, n_cols, &row)) return dil_fail(err, DIL_EUNSUPPORTED, "%s: its rows do not take the type", src->name);
     void *data = malloc(row * n_rows);
     if (!data) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", src->name);
     dil_status st;
-    if (dil__codec_get(type) && u) st = dil__gptq_quantize(type, w, n_rows, n_cols, u, data, r->lo.n_threads, err);
-    else if (dil__codec_get(type)) st = dil__codec_quantize(type, w, n_rows, n_cols, importance, data, r->lo.n_threads, err);
-    else st = dil_engine_quantize(type, w, n_rows, n_cols, importance, data, r->lo.n_threads, err);
+    if (dil__codec_get(type) && u) st = dil__gptq_quantize(type, w, n_rows, n_cols, u, data, r->n_threads, err);
+    else if (dil__codec_get(type)) st = dil__codec_quantize(type, w, n_rows, n_cols, importance, data, r->n_threads, err);
+    else st = dil_engine_quantize(type, w, n_rows, n_cols, importance, data, r->n_threads, err);
+    if (st == DIL_OK) st = dil_engine_dequantize(type, data, n_rows * n_cols, live, err);
     if (st == DIL_OK) return dil__variant_put(r->out, src, type, data, row * n_rows, err);
     free(data);
     return st;
@@ -155,8 +92,8 @@ static dil_status move_towards(const dil__hessian *h, double ridge, const double
 /* Sums over the calibration tokens, as the student stands. */
 typedef struct sums {
     dil__hessian h;
-    float *lack;     /* [n_cols][n_cols] Σ (x_t - x) xᵀ */
-    float *residual; /* [n_embd][n_cols] Σ (r_t - r) xᵀ */
+    float *lack;     /* [n_cols][n_cols] Σ (x_t - x) xᵀ, of what is inside the block */
+    float *residual; /* [n_embd][n_cols] Σ (r_t - r) xᵀ, of what writes the stream */
 } sums;
 
 static void free_sums(sums *s)
@@ -172,82 +109,101 @@ static void add_product(float *c, const float *a, const float *b, size_t rows, s
     cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)rows, 1, a, (int)m, b, (int)n, 1, c, (int)n);
 }
 
-static dil_status add_chunk(run *r, const group *g, uint32_t chunk, const float *x, float *diff, sums *s, dil_err *err)
+/* The student's input of a group for one sequence, into r->x, from the group before. */
+static void advance(run *r, uint32_t layer, size_t g, size_t at)
 {
-    size_t n_ctx = r->o->n_ctx, n = g->n_cols, width = r->arch->n_embd, at = (size_t)chunk * n_ctx;
+    uint32_t n = r->o->n_ctx;
+    size_t e = r->arch->n_embd;
+    float *stream = r->student + at * e, *mid = r->student_mid + at * e, *x = r->x + at * r->cols[g];
+    switch (groups[g].part) {
+    case DIL__ATTN_IN: dil__decoder_part(r->d, layer, DIL__ATTN_IN, NULL, stream, n, x); break;
+    case DIL__ATTN:
+        dil__decoder_part(r->d, layer, DIL__ATTN_IN, NULL, stream, n, r->diff);
+        dil__decoder_part(r->d, layer, DIL__ATTN, r->diff, NULL, n, x);
+        break;
+    case DIL__FFN_IN: dil__decoder_part(r->d, layer, DIL__FFN_IN, NULL, mid, n, x); break;
+    default:
+        dil__decoder_part(r->d, layer, DIL__FFN_IN, NULL, mid, n, r->diff);
+        dil__decoder_part(r->d, layer, DIL__FFN, r->diff, NULL, n, x);
+    }
+}
+
+static bool writes_stream(const run *r, size_t g)
+{
+    return r->arch->norm_before && (groups[g].part == DIL__ATTN || groups[g].part == DIL__FFN); /* behind a norm the sum is not at hand */
+}
+
+static dil_status add_sequence(run *r, uint32_t layer, size_t g, size_t at, sums *s, dil_err *err)
+{
+    size_t n_ctx = r->o->n_ctx, n = r->cols[g], e = r->arch->n_embd;
+    const float *x = r->x + at * n;
     dil_status st = dil__hessian_add(&s->h, x, n_ctx, err);
     if (st != DIL_OK || r->o->ridge <= 0) return st;
-    if (s->lack) {
-        for (size_t i = 0; i < n_ctx * n; i++) diff[i] = g->teacher_x[at * n + i] - x[i];
-        add_product(s->lack, diff, x, n_ctx, n, n);
-    }
     if (s->residual) {
-        const float *t = (g->kind == BLOCK_OUT ? r->teacher_out : r->teacher) + at * width;
-        const float *own = (g->kind == BLOCK_OUT ? r->student_out : r->student) + at * width;
-        for (size_t i = 0; i < n_ctx * width; i++) diff[i] = t[i] - own[i];
-        add_product(s->residual, diff, x, n_ctx, width, n);
+        bool attn = groups[g].part == DIL__ATTN;
+        dil__decoder_part(r->d, layer, attn ? DIL__ATTN_OUT : DIL__FFN_OUT, x, (attn ? r->student : r->student_mid) + at * e, (uint32_t)n_ctx, r->diff);
+        const float *t = (attn ? r->teacher_mid : r->teacher_out) + at * e;
+        for (size_t i = 0; i < n_ctx * e; i++) r->diff[i] = t[i] - r->diff[i];
+        add_product(s->residual, r->diff, x, n_ctx, e, n);
+    } else {
+        for (size_t i = 0; i < n_ctx * n; i++) r->diff[i] = r->teacher_x[g][at * n + i] - x[i];
+        add_product(s->lack, r->diff, x, n_ctx, n, n);
     }
     return DIL_OK;
 }
 
-/* Runs the student's layer as it stands over all tokens and sums up the group's inputs. */
-static dil_status sum_group(run *r, uint32_t layer, const group *g, sums *s, dil_err *err)
+static dil_status sum_group(run *r, uint32_t layer, size_t g, sums *s, dil_err *err)
 {
-    size_t n_ctx = r->o->n_ctx, n = g->n_cols, width = r->arch->n_embd;
-    *s = (sums){.lack = r->o->ridge > 0 && g->kind != BLOCK_OUT ? calloc(n * n, sizeof(float)) : NULL,
-                .residual = r->o->ridge > 0 && g->kind != INNER ? calloc(width * n, sizeof(float)) : NULL};
-    float *x = malloc(n_ctx * n * sizeof *x), *diff = malloc(n_ctx * (n > width ? n : width) * sizeof *diff);
-    dil__link *k = NULL;
-    dil_status st = x && diff ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory");
-    if (st == DIL_OK) st = dil__hessian_init(&s->h, (uint32_t)n, err);
-    dil_weights w = dil__variant_weights(r->out);
-    if (st == DIL_OK) st = dil__link_open(r->arch, &w, layer, &r->lo, &k, err);
-    grabs tap = {.g = {{.tensor = g->tensor[0], .to = x, .n_cols = n, .n_rows = n_ctx}}, .n = 1};
-    if (st == DIL_OK) dil__link_tap(k, on_tap, &tap);
+    size_t n = r->cols[g], e = r->arch->n_embd;
+    bool stream = writes_stream(r, g), move = r->o->ridge > 0;
+    *s = (sums){.lack = move && !stream ? calloc(n * n, sizeof(float)) : NULL, .residual = move && stream ? calloc(e * n, sizeof(float)) : NULL};
+    if (move && !s->lack && !s->residual) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    dil_status st = dil__hessian_init(&s->h, (uint32_t)n, err);
     for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
-        st = dil__link_run(k, NULL, r->student + c * n_ctx * width, r->student_out + c * n_ctx * width, err);
-        if (st == DIL_OK) st = check_filled(&tap, err);
-        openblas_set_num_threads(r->lo.n_threads);
-        if (st == DIL_OK) st = add_chunk(r, g, c, x, diff, s, err);
+        advance(r, layer, g, (size_t)c * r->o->n_ctx);
+        st = add_sequence(r, layer, g, (size_t)c * r->o->n_ctx, s, err);
     }
-    dil__link_close(k);
-    free(x);
-    free(diff);
     return st;
 }
 
-/* B for one tensor: W Σ(x_t - x)xᵀ + Σ(r_t - r)xᵀ, [n_rows][n_cols]. */
+/* B for one tensor: W Σ(x_t - x)xᵀ, or Σ(r_t - r)xᵀ, [n_rows][n_cols]. */
 static dil_status teacher_lack(const sums *s, const float *w, uint64_t n_rows, uint64_t n, double **out, dil_err *err)
 {
-    float *b = calloc(n_rows * n, sizeof *b);
+    float *b = s->lack ? malloc(n_rows * n * sizeof *b) : s->residual;
     double *d = malloc(n_rows * n * sizeof *d);
-    if (!b || !d) {
-        free(b);
+    if (b && d) {
+        if (s->lack)
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n_rows, (int)n, (int)n, 1, w, (int)n, s->lack, (int)n, 0, b, (int)n);
+        for (size_t i = 0; i < n_rows * n; i++) d[i] = (double)b[i];
+    }
+    bool ok = b && d;
+    if (s->lack) free(b);
+    if (!ok) {
         free(d);
         return dil_fail(err, DIL_EMEMORY, "out of memory");
     }
-    if (s->lack)
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n_rows, (int)n, (int)n, 1, w, (int)n, s->lack, (int)n, 0, b, (int)n);
-    for (size_t i = 0; i < n_rows * n; i++) d[i] = (double)b[i] + (s->residual ? (double)s->residual[i] : 0);
-    free(b);
     *out = d;
     return DIL_OK;
 }
 
-static dil_status quantize_tensor(run *r, const char *name, const sums *s, const float *u, const float *importance, dil_err *err)
+/* s NULL: where it is. */
+static dil_status quantize_tensor(run *r, uint32_t layer, size_t index, const dil_layer_tensor *t, const sums *s, const float *u,
+                                  const float *importance, dil_err *err)
 {
-    const dil_tensor *src = dil_weights_find(r->weights, name);
-    dil_type type = r->o->type_of(r->o->ctx, name);
+    const dil_tensor *src = dil_weights_find(r->weights, t->name);
+    dil_type type = r->o->type_of(r->o->ctx, t->name);
     if (type == src->type) return DIL_OK;
-    float *w = NULL;
+    size_t size = dil_tensor_elems(src) * sizeof(float);
+    float *live = dil__decoder_tensor(r->d, layer, index), *w = malloc(size);
+    if (!w) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", t->name);
+    memcpy(w, live, size);
     double *b = NULL;
-    dil_status st = load_floats(src, &w, err);
-    if (st != DIL_OK) return st;
-    if (s->lack || s->residual) {
+    dil_status st = DIL_OK;
+    if (s && (s->lack || s->residual)) {
         st = teacher_lack(s, w, src->ne[1], src->ne[0], &b, err);
         if (st == DIL_OK) st = move_towards(&s->h, r->o->ridge, b, w, src->ne[1], err);
     }
-    if (st == DIL_OK) st = put_quantized(r, src, w, type, u, importance, err);
+    if (st == DIL_OK) st = put_quantized(r, src, w, type, u, importance, live, err);
     free(b);
     free(w);
     return st;
@@ -262,14 +218,24 @@ static dil_status diagonal(const dil__hessian *h, float **out, dil_err *err)
     return DIL_OK;
 }
 
-static dil_status quantize_group(run *r, uint32_t layer, const group *g, dil_err *err)
+static bool in_group(size_t g, const char *role)
 {
+    for (const char *const *p = groups[g].role; *p; p++)
+        if (strcmp(*p, role) == 0) return true;
+    return false;
+}
+
+static dil_status quantize_group(run *r, uint32_t layer, size_t g, dil_err *err)
+{
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(r->arch, layer, t);
     sums s;
     float *u = NULL, *importance = NULL;
     dil_status st = sum_group(r, layer, g, &s, err);
     if (st == DIL_OK) st = dil__gptq_factor(&s.h, r->o->damp, &u, err);
     if (st == DIL_OK) st = diagonal(&s.h, &importance, err);
-    for (size_t i = 0; i < g->n && st == DIL_OK; i++) st = quantize_tensor(r, g->tensor[i], &s, u, importance, err);
+    for (size_t i = 0; i < n && st == DIL_OK; i++)
+        if (t[i].linear && in_group(g, t[i].role)) st = quantize_tensor(r, layer, i, &t[i], &s, u, importance, err);
     free_sums(&s);
     free(u);
     free(importance);
@@ -278,109 +244,75 @@ static dil_status quantize_group(run *r, uint32_t layer, const group *g, dil_err
 
 /* --- layers ------------------------------------------------------------------------------------------------------------------------ */
 
-static dil_status run_layer(run *r, uint32_t layer, const dil_weights *w, const float *in, float *out, grabs *taps, float *const *to, dil_err *err)
+static void run_teacher_block(run *r, uint32_t layer)
 {
-    size_t n_ctx = r->o->n_ctx, width = r->arch->n_embd;
-    dil__link *k;
-    dil_status st = dil__link_open(r->arch, w, layer, &r->lo, &k, err);
-    if (st != DIL_OK) return st;
-    if (taps) dil__link_tap(k, on_tap, taps);
-    for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
-        for (size_t i = 0; taps && i < taps->n; i++) taps->g[i].to = to[i] + c * n_ctx * taps->g[i].n_cols;
-        st = dil__link_run(k, r->o->ids + c * n_ctx, in ? in + c * n_ctx * width : NULL, out + c * n_ctx * width, err);
-        if (st == DIL_OK && taps) st = check_filled(taps, err);
+    uint32_t n = r->o->n_ctx;
+    size_t e = r->arch->n_embd;
+    for (uint32_t c = 0; c < r->o->n_chunks; c++) {
+        size_t at = (size_t)c * n;
+        float *x[N_GROUPS], *stream = r->teacher + at * e, *mid = r->teacher_mid + at * e;
+        for (size_t g = 0; g < N_GROUPS; g++) x[g] = r->teacher_x[g] + at * r->cols[g];
+        dil__decoder_part(r->d, layer, DIL__ATTN_IN, NULL, stream, n, x[0]);
+        dil__decoder_part(r->d, layer, DIL__ATTN, x[0], NULL, n, x[1]);
+        dil__decoder_part(r->d, layer, DIL__ATTN_OUT, x[1], stream, n, mid);
+        dil__decoder_part(r->d, layer, DIL__FFN_IN, NULL, mid, n, x[2]);
+        dil__decoder_part(r->d, layer, DIL__FFN, x[2], NULL, n, x[3]);
+        dil__decoder_part(r->d, layer, DIL__FFN_OUT, x[3], mid, n, r->teacher_out + at * e);
     }
-    dil__link_close(k);
-    return st;
 }
 
-static dil_status run_teacher_block(run *r, uint32_t layer, group *g, size_t n, dil_err *err)
+/* Behind a group that writes the stream: the stream as the quantized tensor gives it. */
+static void write_stream(run *r, uint32_t layer, size_t g)
 {
-    grabs taps = {.n = n};
-    float *to[GROUPS_MAX];
-    for (size_t i = 0; i < n; i++) {
-        g[i].teacher_x = malloc(r->n_tokens * g[i].n_cols * sizeof(float));
-        if (!g[i].teacher_x) return dil_fail(err, DIL_EMEMORY, "out of memory for a layer's inputs");
-        taps.g[i] = (grab){.tensor = g[i].tensor[0], .n_cols = g[i].n_cols, .n_rows = r->o->n_ctx};
-        to[i] = g[i].teacher_x;
-    }
-    return run_layer(r, layer, r->weights, r->teacher, r->teacher_out, &taps, to, err);
-}
-
-static void swap(float **a, float **b)
-{
-    float *t = *a;
-    *a = *b;
-    *b = t;
+    uint32_t n = r->o->n_ctx;
+    size_t e = r->arch->n_embd;
+    if (groups[g].part != DIL__ATTN && groups[g].part != DIL__FFN) return;
+    bool attn = groups[g].part == DIL__ATTN;
+    for (size_t at = 0; at < r->n_tokens; at += n)
+        dil__decoder_part(r->d, layer, attn ? DIL__ATTN_OUT : DIL__FFN_OUT, r->x + at * r->cols[g], (attn ? r->student : r->student_mid) + at * e, n,
+                          (attn ? r->student_mid : r->student) + at * e);
 }
 
 static dil_status quantize_block(run *r, uint32_t layer, dil_err *err)
 {
-    group g[GROUPS_MAX];
-    size_t n = list_groups(r->arch, layer, g);
-    dil_status st = run_teacher_block(r, layer, g, n, err);
-    for (size_t i = 0; i < n && st == DIL_OK; i++) {
-        st = quantize_group(r, layer, &g[i], err);
-        if (!dil_progress_step(r->progress, "quantizing", layer - 1 + (double)(i + 1) / (double)(n + 1), r->arch->n_blocks) && st == DIL_OK)
+    dil_status st = DIL_OK;
+    run_teacher_block(r, layer);
+    for (size_t g = 0; g < N_GROUPS && st == DIL_OK; g++) {
+        st = quantize_group(r, layer, g, err);
+        if (st == DIL_OK) write_stream(r, layer, g);
+        if (!dil_progress_step(r->progress, "quantizing", layer - 1 + (double)(g + 1) / N_GROUPS, r->arch->n_blocks) && st == DIL_OK)
             st = dil_fail(err, DIL_ECANCELED, "canceled; nothing was written");
     }
-    for (size_t i = 0; i < n; i++) free(g[i].teacher_x);
-    dil_weights w = dil__variant_weights(r->out);
-    if (st == DIL_OK) st = run_layer(r, layer, &w, r->student, r->student_out, NULL, NULL, err);
-    swap(&r->teacher, &r->teacher_out);
-    swap(&r->student, &r->student_out);
+    float *t = r->teacher;
+    r->teacher = r->teacher_out;
+    r->teacher_out = t;
     return st;
 }
 
-/* The covariance of the head's input in the teacher, without the head's product: the final layer is run on one chunk at a time. */
-static dil_status head_covariance(run *r, const char *table, const float *hidden, dil__hessian *h, dil_err *err)
+/* The table of a tied head, or of the head alone, with error feedback for the head's product on `stream` behind the last block. */
+static dil_status quantize_table(run *r, uint32_t layer, const char *name, const float *stream, uint32_t n_chunks, double damp, dil_err *err)
 {
-    size_t n_ctx = r->o->n_ctx, width = r->arch->n_embd, n = h->n;
-    float *x = malloc(n_ctx * n * sizeof *x), *logits = malloc(n_ctx * r->arch->n_vocab * sizeof *logits);
-    dil__link *k = NULL;
-    dil_status st = x && logits ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory for a chunk of logits");
-    if (st == DIL_OK) st = dil__link_open(r->arch, r->weights, r->arch->n_blocks + 1, &r->lo, &k, err);
-    grabs tap = {.g = {{.tensor = table, .to = x, .n_cols = n, .n_rows = n_ctx}}, .n = 1};
-    if (st == DIL_OK) dil__link_tap(k, on_tap, &tap);
-    for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
-        st = dil__link_run(k, NULL, hidden + c * n_ctx * width, logits, err);
-        if (st == DIL_OK) st = check_filled(&tap, err);
-        if (st == DIL_OK) st = dil__hessian_add(h, x, n_ctx, err);
-    }
-    dil__link_close(k);
-    free(x);
-    free(logits);
-    return st;
-}
-
-static dil_status teacher_to_the_end(run *r, dil_err *err)
-{
-    dil_status st = run_layer(r, 0, r->weights, NULL, r->teacher, NULL, NULL, err);
-    for (uint32_t l = 1; l <= r->arch->n_blocks && st == DIL_OK; l++) {
-        st = run_layer(r, l, r->weights, r->teacher, r->teacher_out, NULL, NULL, err);
-        swap(&r->teacher, &r->teacher_out);
-        if (!dil_progress_step(r->progress, "running the teacher", l, r->arch->n_blocks) && st == DIL_OK)
-            st = dil_fail(err, DIL_ECANCELED, "canceled; nothing was written");
-    }
-    return st;
-}
-
-/* The table of a tied head, or of the head alone: error feedback for the head's product, on `hidden` before the final layer. */
-static dil_status quantize_table(run *r, const char *table, const float *hidden, double damp, dil_err *err)
-{
-    const dil_tensor *src = dil_weights_find(r->weights, table);
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(r->arch, layer, t), word = r->arch->n_embd_word, n_ctx = r->o->n_ctx;
     dil__hessian h;
-    sums none = {0};
-    float *u = NULL, *importance = NULL;
-    dil_status st = dil__hessian_init(&h, (uint32_t)src->ne[0], err);
-    if (st != DIL_OK) return st;
-    st = head_covariance(r, table, hidden, &h, err);
+    float *u = NULL, *importance = NULL, *x = malloc(n_ctx * word * sizeof *x);
+    dil_status st = x ? dil__hessian_init(&h, (uint32_t)word, err) : dil_fail(err, DIL_EMEMORY, "out of memory");
+    if (st != DIL_OK) {
+        free(x);
+        return st;
+    }
+    for (uint32_t c = 0; c < n_chunks && st == DIL_OK; c++) {
+        dil__decoder_finish(r->d, stream + c * n_ctx * r->arch->n_embd, (uint32_t)n_ctx, x);
+        st = dil__hessian_add(&h, x, n_ctx, err);
+    }
     if (st == DIL_OK) st = dil__gptq_factor(&h, damp, &u, err);
     if (st == DIL_OK) st = diagonal(&h, &importance, err);
-    if (st == DIL_OK) st = quantize_tensor(r, table, &none, u, importance, err);
+    for (size_t i = 0; i < n && st == DIL_OK; i++)
+        if (strcmp(t[i].role, name) == 0) st = quantize_tensor(r, layer, i, &t[i], NULL, u, importance, err);
     dil__hessian_fini(&h);
     free(u);
     free(importance);
+    free(x);
     return st;
 }
 
@@ -389,46 +321,79 @@ static dil_status round_rest(run *r, uint32_t layer, dil_err *err)
 {
     dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
     size_t n = dil_arch_layer_tensors(r->arch, layer, t);
-    sums none = {0};
     dil_weights now = dil__variant_weights(r->out);
     dil_status st = DIL_OK;
     for (size_t i = 0; i < n && st == DIL_OK; i++)
-        if (t[i].linear && dil_weights_find(&now, t[i].name) == dil_weights_find(r->weights, t[i].name))
-            st = quantize_tensor(r, t[i].name, &none, NULL, NULL, err);
+        if (t[i].linear && !t[i].shared && dil_weights_find(&now, t[i].name) == dil_weights_find(r->weights, t[i].name))
+            st = quantize_tensor(r, layer, i, &t[i], NULL, NULL, NULL, err);
     return st;
+}
+
+static void embed(run *r, float *stream)
+{
+    uint32_t n = r->o->n_ctx;
+    for (uint32_t c = 0; c < r->o->n_chunks; c++)
+        dil__decoder_embed(r->d, r->o->ids + (size_t)c * n, n, stream + (size_t)c * n * r->arch->n_embd);
+}
+
+/* The teacher's streams behind the last block, of the first n_chunks sequences, into r->student. */
+static dil_status teacher_to_the_end(run *r, uint32_t n_chunks, dil_err *err)
+{
+    uint32_t n = r->o->n_ctx;
+    for (uint32_t c = 0; c < n_chunks; c++) {
+        size_t at = (size_t)c * n * r->arch->n_embd;
+        dil__decoder_forward(r->d, r->o->ids + (size_t)c * n, n, r->diff);
+        memcpy(r->student + at, dil__decoder_hidden(r->d, r->arch->n_blocks), (size_t)n * r->arch->n_embd * sizeof(float));
+        if (!dil_progress_step(r->progress, "running the teacher", c + 1, n_chunks)) return dil_fail(err, DIL_ECANCELED, "canceled; nothing was written");
+    }
+    return DIL_OK;
 }
 
 /* A tied table also is the embedding, where every column of a row counts alike: more damping. */
 static dil_status quantize_all(run *r, dil_err *err)
 {
     const dil_arch *a = r->arch;
-    dil_status st = DIL_OK;
+    uint32_t n_table = r->o->n_chunks < TABLE_CHUNKS ? r->o->n_chunks : TABLE_CHUNKS;
+    dil_status st = dil__decoder_load(r->d, r->weights, err);
+    if (st != DIL_OK) return st;
+    embed(r, r->teacher);
     if (a->tied_head) {
-        st = teacher_to_the_end(r, err);
-        if (st == DIL_OK) st = quantize_table(r, "token_embd.weight", r->teacher, r->o->damp > 0.05 ? r->o->damp : 0.05, err);
+        st = teacher_to_the_end(r, n_table, err);
+        if (st == DIL_OK) st = quantize_table(r, 0, "token_embd", r->student, n_table, r->o->damp > 0.05 ? r->o->damp : 0.05, err);
     }
     if (st == DIL_OK) st = round_rest(r, 0, err);
-    dil_weights w = dil__variant_weights(r->out);
-    if (st == DIL_OK) st = run_layer(r, 0, r->weights, NULL, r->teacher, NULL, NULL, err);
-    if (st == DIL_OK) st = run_layer(r, 0, &w, NULL, r->student, NULL, NULL, err);
+    if (st == DIL_OK) embed(r, r->student);
     for (uint32_t l = 1; l <= a->n_blocks && st == DIL_OK; l++) st = quantize_block(r, l, err);
-    if (st == DIL_OK && !a->tied_head) st = quantize_table(r, "output.weight", r->student, r->o->damp, err);
+    if (st == DIL_OK && !a->tied_head) st = quantize_table(r, a->n_blocks + 1, "output", r->student, n_table, r->o->damp, err);
     return st == DIL_OK ? round_rest(r, a->n_blocks + 1, err) : st;
+}
+
+static bool allocate(run *r)
+{
+    const dil_arch *a = r->arch;
+    size_t q = (size_t)a->n_head * a->head_dim, widest = a->n_ff > a->n_embd ? a->n_ff : a->n_embd, n = r->n_tokens, e = a->n_embd;
+    size_t cols[N_GROUPS] = {e, q, e, a->n_ff};
+    if (q > widest) widest = q;
+    memcpy(r->cols, cols, sizeof cols);
+    bool ok = true;
+    for (size_t g = 0; g < N_GROUPS; g++) ok = (r->teacher_x[g] = malloc(n * cols[g] * sizeof(float))) != NULL && ok;
+    float **streams[] = {&r->teacher, &r->teacher_mid, &r->teacher_out, &r->student, &r->student_mid};
+    for (size_t i = 0; i < 5; i++) ok = (*streams[i] = malloc(n * e * sizeof(float))) != NULL && ok;
+    r->x = malloc(n * widest * sizeof(float));
+    r->diff = malloc(r->o->n_ctx * widest * sizeof(float));
+    return ok && r->x && r->diff;
 }
 
 dil_status dil__sequential_quantize(const dil_arch *arch, const dil_weights *weights, const dil__sequential_opts *o,
                                     const dil_progress *progress, dil__variant *out, dil_err *err)
 {
-    run r = {.arch = arch, .weights = weights, .o = o, .progress = progress, .out = out,
-             .lo = {.device = o->device, .n_threads = o->n_threads > 0 ? o->n_threads : dil_cpu_count(), .n_ctx = o->n_ctx,
-                    .floats = true},
+    run r = {.arch = arch, .weights = weights, .o = o, .progress = progress, .out = out, .n_threads = o->n_threads > 0 ? o->n_threads : dil_cpu_count(),
              .n_tokens = (size_t)o->n_ctx * o->n_chunks};
-    size_t bytes = r.n_tokens * arch->n_embd * sizeof(float);
-    float *buf[4] = {malloc(bytes), malloc(bytes), malloc(bytes), malloc(bytes)};
-    r.teacher = buf[0], r.teacher_out = buf[1], r.student = buf[2], r.student_out = buf[3];
-    dil_status st = buf[0] && buf[1] && buf[2] && buf[3]
-                        ? quantize_all(&r, err)
-                        : dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", r.n_tokens);
-    for (size_t i = 0; i < 4; i++) free(buf[i]);
+    dil_status st = allocate(&r) ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", r.n_tokens);
+    if (st == DIL_OK) st = dil__decoder_open(arch, o->n_ctx, r.n_threads, false, &r.d, err);
+    if (st == DIL_OK) st = quantize_all(&r, err);
+    dil__decoder_free(r.d);
+    float *all[] = {r.teacher, r.teacher_mid, r.teacher_out, r.student, r.student_mid, r.x, r.diff, r.teacher_x[0], r.teacher_x[1], r.teacher_x[2], r.teacher_x[3]};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     return st;
 }

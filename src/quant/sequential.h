@@ -2,8 +2,8 @@
  * it give, and towards the outputs that the teacher gives.
  *
  * Before GPTQ a weight moves by the ridge solution towards the teacher: W' = W + B (H + λI)⁻¹ with H = E[x xᵀ] of the student's inputs x and
- * B = E[δ xᵀ], δ being what the student's output lacks with W as it is: W (x_t - x), for the tensors that write into the residual
- * stream that stream's difference as well. */
+ * B = E[δ xᵀ], δ being what the student's output lacks with W as it is: W (x_t - x), or, for the tensors that write into the residual
+ * stream, what that stream lacks behind them. */
 #ifndef DIL_QUANT_SEQUENTIAL_H
 #define DIL_QUANT_SEQUENTIAL_H
 
@@ -12,7 +12,6 @@
 #include <dilemma/engine.h>
 
 typedef struct dil__sequential_opts {
-    const char *device;
     int n_threads;
     const int32_t *ids;       /* [n_chunks * n_ctx] calibration tokens, borrowed */
     uint32_t n_ctx, n_chunks;
@@ -24,7 +23,8 @@ typedef struct dil__sequential_opts {
 } dil__sequential_opts;
 
 /* Fills out (initialised on weights) with every linear tensor whose type changes. Types without a codec are rounded with the
- * importance that H's diagonal gives. Memory: twice the hidden states of all tokens, one layer's inputs, its covariances, and the student.
+ * importance that H's diagonal gives. Memory: the model in floats,
+ * and a token 4 * (9 n_embd + 3 n_ff) bytes.
  * Errors: DIL_EDATA (NaN, too little data), DIL_ECANCELED. */
 dil_status dil__sequential_quantize(const dil_arch *arch, const dil_weights *weights, const dil__sequential_opts *o,
                                     const dil_progress *progress, dil__variant *out, dil_err *err);

@@ -10,12 +10,15 @@
 #include <string.h>
 #include <stdlib.h>
 
-/* Where d and m stand: ggml's block layouts (ggml-common.h of 0.26). */
-static const struct { dil_type type; int d_at, m_at; } layouts[] = {
-    {DIL_TYPE_Q4_0, 0, -1}, {DIL_TYPE_Q4_1, 0, 2}, {DIL_TYPE_Q5_0, 0, -1}, {DIL_TYPE_Q5_1, 0, 2}, {DIL_TYPE_Q8_0, 0, -1},
-    {DIL_TYPE_IQ4_NL, 0, -1}, {DIL_TYPE_Q2_0, 0, -1}, {DIL_TYPE_Q2_K, 80, 82}, {DIL_TYPE_Q3_K, 108, -1}, {DIL_TYPE_Q4_K, 0, 2},
-    {DIL_TYPE_Q5_K, 0, 2}, {DIL_TYPE_Q6_K, 208, -1}, {DIL_TYPE_IQ4_XS, 0, -1}, {DIL_TYPE_IQ3_S, 0, -1}, {DIL_TYPE_IQ3_XXS, 0, -1},
-    {DIL_TYPE_IQ2_S, 0, -1}, {DIL_TYPE_IQ2_XS, 0, -1}, {DIL_TYPE_IQ2_XXS, 0, -1}};
+/* Where d and m stand: ggml's block layouts (ggml-common.h of 0.26). centre: the code that stays where it is when d changes; with codes from 0
+ * the whole block would move else. pace: shorter steps where one step moves the weights by many units of d. */
+static const struct { dil_type type; int d_at, m_at; float centre, pace_d, pace_m; } layouts[] = {
+    {DIL_TYPE_Q4_0, 0, -1, 0, 1, 0}, {DIL_TYPE_Q4_1, 0, 2, 7.5f, 1, 0.4f}, {DIL_TYPE_Q5_0, 0, -1, 0, 1, 0},
+    {DIL_TYPE_Q5_1, 0, 2, 15.5f, 1, 0.2f}, {DIL_TYPE_Q8_0, 0, -1, 0, 1, 0}, {DIL_TYPE_IQ4_NL, 0, -1, 0, 1, 0},
+    {DIL_TYPE_Q2_0, 0, -1, 0, 1, 0}, {DIL_TYPE_Q2_K, 80, 82, 0, 1, 1}, {DIL_TYPE_Q3_K, 108, -1, 0, 1, 0},
+    {DIL_TYPE_Q4_K, 0, 2, 0, 0.4f, 0.4f}, {DIL_TYPE_Q5_K, 0, 2, 0, 0.2f, 0.2f}, {DIL_TYPE_Q6_K, 208, -1, 0, 1, 0},
+    {DIL_TYPE_IQ4_XS, 0, -1, 0, 1, 0}, {DIL_TYPE_IQ3_S, 0, -1, 0, 1, 0}, {DIL_TYPE_IQ3_XXS, 0, -1, 0, 1, 0},
+    {DIL_TYPE_IQ2_S, 0, -1, 0, 1, 0}, {DIL_TYPE_IQ2_XS, 0, -1, 0, 1, 0}, {DIL_TYPE_IQ2_XXS, 0, -1, 0, 1, 0}};
 enum { N_LAYOUTS = sizeof layouts / sizeof layouts[0] };
 
 static size_t layout_of(dil_type t)
@@ -63,7 +66,7 @@ static float size_of_vector(const dil_tensor *t)
 
 dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err *err)
 {
-    *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1};
+    *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1, .pace_d = 1};
     if (is_vector(src)) {
         t->n = src->ne[0];
         t->unit = size_of_vector(src);
@@ -72,6 +75,9 @@ dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err
         size_t k = layout_of(src->type);
         t->d_at = layouts[k].d_at;
         t->m_at = layouts[k].m_at;
+        t->centre = layouts[k].centre;
+        t->pace_d = layouts[k].pace_d;
+        t->pace_m = layouts[k].pace_m;
         t->block_elems = info->block_elems;
         t->block_bytes = info->block_bytes;
         t->n_blocks = src->bytes / info->block_bytes;
@@ -117,8 +123,9 @@ void dil__trainable_apply(dil__trainable *t)
     }
     for (uint64_t b = 0; b < t->n_blocks; b++) {
         size_t at = b * t->block_bytes;
-        write_half(t->bytes + at + t->d_at, read_half(from + at + t->d_at) * expf(t->p[b]));
-        if (t->m_at >= 0) write_half(t->bytes + at + t->m_at, read_half(from + at + t->m_at) * expf(t->p[t->n_blocks + b]));
+        float d = read_half(from + at + t->d_at), grown = d * expf(t->p[b]);
+        write_half(t->bytes + at + t->d_at, grown);
+        if (t->m_at >= 0) write_half(t->bytes + at + t->m_at, read_half(from + at + t->m_at) * expf(t->p[t->n_blocks + b]) + t->centre * (d - grown));
     }
 }
 
@@ -138,12 +145,15 @@ dil_status dil__trainable_add(dil__trainable *t, const float *dw, const float *w
     }
     dil_status st = t->m_at >= 0 ? minima(t, scratch, scratch_bytes, err) : DIL_OK;
     for (uint64_t b = 0; b < t->n_blocks && st == DIL_OK; b++) {
-        float all = 0, of_min = 0;
+        float all = 0, of_min = 0, sum = 0;
         for (size_t i = b * t->block_elems; i < (b + 1) * t->block_elems; i++) {
             all += dw[i] * w[i];
             if (t->m_at >= 0) of_min += dw[i] * scratch[i];
+            sum += dw[i];
         }
-        t->grad[b] += all - of_min;
+        float moved = t->centre != 0 ? t->centre * read_half(t->bytes + b * t->block_bytes + t->d_at) * sum : 0;
+        t->grad[b] += all - of_min - moved;
+        /* What the centre has added to m is no part of its factor: near p = 0 it is small beside m. */
         if (t->m_at >= 0) t->grad[t->n_blocks + b] += of_min;
     }
     return st;
@@ -157,7 +167,8 @@ void dil__trainable_step(dil__trainable *t, double rate, double scale, uint32_t 
         float g = t->grad[i] * (float)scale;
         t->m1[i] = b1 * t->m1[i] + (1 - b1) * g;
         t->m2[i] = b2 * t->m2[i] + (1 - b2) * g * g;
-        t->p[i] -= (float)rate * fix1 * t->m1[i] / (sqrtf(fix2 * t->m2[i]) + 1e-12f);
+        float pace = i < t->n_blocks || t->d_at < 0 ? t->pace_d : t->pace_m;
+        t->p[i] -= pace * (float)rate * fix1 * t->m1[i] / (sqrtf(fix2 * t->m2[i]) + 1e-12f);
         t->grad[i] = 0;
     }
 }

@@ -1,4 +1,4 @@
-/* quant/trainable.h - the continuous parameters of one stored tensor: a factor exp(p) on each block's scale (and minimum), or, of a vector in
+/* quant/trainable.h - the continuous parameters of one stored tensor: a factor exp(p) on each block's scale (around its middle code) and minimum, or, of a vector in
  * F32, an offset in units of its size. Any type whose weights are linear in its scale d (and minimum m) as stored. */
 #ifndef DIL_QUANT_TRAINABLE_H
 #define DIL_QUANT_TRAINABLE_H
@@ -13,6 +13,7 @@ typedef struct dil__trainable {
     uint64_t n_blocks;
     size_t n;                    /* parameters: the scales', then the minima's; or the vector's elements */
     float unit;                  /* of a vector */
+    float centre, pace_d, pace_m; /* see the table in trainable.c */
     float *p, *grad, *m1, *m2;   /* [n] parameters, gradient, Adam's moments */
     float *best;                 /* [n] of the best step */
 } dil__trainable;
