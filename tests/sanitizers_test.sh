@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Unit tests under AddressSanitizer and UndefinedBehaviorSanitizer, and the threaded ones under ThreadSanitizer. Building with
+# Unit tests under AddressSanitizer and UndefinedBehaviorSanitizer, and the threaded ones under ThreadSanitizer; nodes, probe, profile,
+# plan, quantize, run and serve as whole programs under the first two. Building with
 # clang here also shows that the second compiler has no warning. Reuses build/asan and build/tsan.
 set -euo pipefail
 cd "$DILEMMA_SOURCE"
@@ -10,3 +11,4 @@ for preset in asan tsan; do
   cmake --build --preset $preset -j "$(nproc)" >build/$preset.log 2>&1 || { tail -n 50 build/$preset.log; exit 1; }
   ctest --preset $preset --no-tests=error
 done
+[ ! -x "${DILEMMA_PYTHON:-}" ] || DILEMMA=$PWD/build/asan/dilemma "$DILEMMA_PYTHON" tests/up_test.py || [ $? = 77 ]

@@ -46,7 +46,7 @@ with tempfile.TemporaryDirectory() as tmp:
         return child, re.search(r"127\.0\.0\.1:(\d+)", child.stdout.readline()).group(0)
     try:
         # scratch alone takes over a megabyte: neither holds the whole
-        (a, at_a), (b, at_b) = node("a", "1650k"), node("b", "1800k")
+        (a, at_a), (b, at_b) = node("a", "1550k"), node("b", "1650k")
         up = ["up", "--model", p("tiny.gguf"), "--dir", p("d"), "--keys", p("keys"), "--node", f"a={at_a}", f"b={at_b}", "--max-ratio", "0.1275", "--context", "512",
               "--tokens-in", "32", "--tokens-out", "32", "--port", "0", "-t", "1"]
         child = start(*up)

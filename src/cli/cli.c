@@ -13,6 +13,7 @@ bool dil_cli_quiet;
 static bool verbose;
 static volatile sig_atomic_t interrupted;
 
+/* Threads write to standard error, and the bar is its last line: both are under the stream's own lock. */
 static bool bar_open;
 
 static void clear_bar(void)
@@ -25,8 +26,10 @@ static void log_line(void *ctx, dil_log_level level, const char *module, const c
 {
     (void)ctx;
     static const char *const name[] = {"debug", "info", "warning", "error"};
+    flockfile(stderr);
     clear_bar();
     fprintf(stderr, "%s: %s: %s\n", module, name[level], text);
+    funlockfile(stderr);
 }
 
 int dil_cli_usage(const char *fmt, ...)
@@ -42,8 +45,10 @@ int dil_cli_usage(const char *fmt, ...)
 
 int dil_cli_fail(const char *context, const dil_err *err)
 {
+    flockfile(stderr);
     clear_bar();
     fprintf(stderr, "dilemma: %s%s%s\n", context ? context : "", context ? ": " : "", err->text);
+    funlockfile(stderr);
     return dil_status_exit(err->code);
 }
 
@@ -228,16 +233,20 @@ static bool show_progress(void *ctx, const char *what, double done, double total
     int fill = (int)(share * 30);
     for (int i = 0; i < 30; i++) line[i] = i < fill ? '#' : '.';
     line[30] = 0;
+    flockfile(stderr);
     fprintf(stderr, "\r\033[K%-24.40s [%s] %3.0f %%  %s", what, line, share * 100, left);
     bar_open = true;
+    funlockfile(stderr);
     if (done >= total) dil_cli_progress_done();
     return true;
 }
 
 void dil_cli_progress_done(void)
 {
+    flockfile(stderr);
     if (bar_open) fputc('\n', stderr);
     bar_open = false;
+    funlockfile(stderr);
     bar.what[0] = 0;
 }
 

@@ -1,3 +1,4 @@
+/* labels: threads */
 /* The ring on this machine: three real node processes and the real model where they are at hand; greedy text must equal that
  * of one process, whatever the split. */
 #include <setjmp.h>

@@ -13,6 +13,11 @@ static const dil_arch smol = {.family = DIL_FAMILY_LLAMA, .name = "llama", .n_bl
                               .norm_eps = 1e-5f, .norm_before = true, .final_norm = true, .positions = DIL_POS_ROPE_NORM,
                               .rope_freq_base = 10000, .rope_scale = 1, .rope_dims = 64, .act = DIL_ACT_SILU, .gated_ffn = true,
                               .tied_head = true};
+static const dil_arch tiny = {.family = DIL_FAMILY_LLAMA, .name = "tiny", .n_blocks = 7, .n_embd = 128, .n_embd_word = 128, .n_ff = 256,
+                              .n_head = 4, .n_head_kv = 2, .head_dim = 32, .n_vocab = 2048, .n_ctx_train = 4096, .norm = DIL_NORM_RMS,
+                              .norm_eps = 1e-5f, .norm_before = true, .final_norm = true, .positions = DIL_POS_ROPE_NORM,
+                              .rope_freq_base = 10000, .rope_scale = 1, .rope_dims = 32, .act = DIL_ACT_SILU, .gated_ffn = true,
+                              .tied_head = true};
 static const dil_arch opt350 = {.family = DIL_FAMILY_OPT, .name = "opt", .n_blocks = 5, .n_embd = 1024, .n_embd_word = 512, .n_ff = 4096,
                                 .n_head = 16, .n_head_kv = 16, .head_dim = 64, .n_vocab = 50272, .n_ctx_train = 2048, .norm = DIL_NORM_LAYER,
                                 .norm_eps = 1e-5f, .positions = DIL_POS_LEARNED, .position_offset = 2, .rope_scale = 1,
@@ -38,7 +43,7 @@ static void check_ranges(const dil_arch *a, uint32_t n_ctx, uint32_t max_batch)
             if (real > counted) fail_msg("%s: layers %u to %u need %lu bytes of buffers, counted are %lu", a->name, first, last, real, counted);
             uint32_t from = first < 1 ? 1 : first, to = last > a->n_blocks ? a->n_blocks : last;
             bool small = to < from + 1; /* at most one block: counted as if there were several */
-            if (!small && (double)counted > 1.1 * (double)real) fail_msg("%s: layers %u to %u: counted %lu, need %lu", a->name, first, last, counted, real);
+            if (!small && (double)counted > 1.1 * (double)real + 200e3) fail_msg("%s: layers %u to %u: counted %lu, need %lu", a->name, first, last, counted, real);
         }
     }
 }
@@ -50,6 +55,7 @@ static void no_stage_needs_more_than_was_counted(void **state)
     for (size_t i = 0; i < 3; i++) {
         for (size_t j = 0; j < 2; j++) {
             check_ranges(&smol, ctx[i], batch[j]);
+            check_ranges(&tiny, ctx[i], batch[j]);
             check_ranges(&opt350, ctx[i], batch[j]);
         }
     }

@@ -64,21 +64,33 @@ static void choose_kept(const dil__profiler *p, size_t kind, bool *keep)
     }
 }
 
+static dil_status raise_to_stage(const dil_arch *arch, const dil_stage_opts *opts, uint32_t first, uint32_t last, uint64_t *buffer, dil_err *err)
+{
+    dil_stage_opts o = *opts;
+    uint64_t kv, bytes;
+    o.first_layer = first;
+    o.last_layer = last;
+    dil_status st = dil_stage_measure(arch, &o, &kv, &bytes, err);
+    if (st == DIL_OK && bytes > *buffer) *buffer = bytes;
+    return st;
+}
+
 /* What the stages of a plan allocate, as the planner counts it: a node's buffer is the largest of its layers' figures. A stage of
- * blocks holds more than one block alone does, and the head more beside blocks than alone; so each kind is measured in the company
- * that costs it most, and a node is never asked for more than it was planned to give. */
+ * blocks holds more than one block alone does, the head more beside blocks than alone, and with the embedding it may be more or
+ * less, as the allocator happens to pack. So each kind has the largest figure of all stages with it: a node is never asked for more
+ * than it was planned to give. From the third block on nothing changes; four and all of them are tried. */
 dil_status dil__profile_memory(const dil_arch *arch, const dil_stage_opts *opts, dil__memory *m, dil_err *err)
 {
-    const uint32_t last[DIL__KINDS] = {[DIL__EMBEDDING] = 0, [DIL__BLOCK] = arch->n_blocks, [DIL__HEAD] = arch->n_blocks + 1};
-    for (size_t i = 0; i < DIL__KINDS; i++) {
-        dil_stage_opts o = *opts;
-        o.first_layer = 0;
-        o.last_layer = last[i];
-        dil_status st = dil_stage_measure(arch, &o, &m->kv[i], &m->buffer[i], err);
-        if (st != DIL_OK) return st;
-        m->kv[i] = i == DIL__BLOCK ? m->kv[i] : 0;
+    uint32_t n = arch->n_blocks, head = n + 1;
+    *m = (dil__memory){.kv[DIL__BLOCK] = dil_arch_kv_bytes(arch, opts->n_ctx, opts->kv_type) * opts->n_seq};
+    dil_status st = raise_to_stage(arch, opts, 0, 0, &m->buffer[DIL__EMBEDDING], err);
+    if (st == DIL_OK) st = raise_to_stage(arch, opts, head, head, &m->buffer[DIL__HEAD], err);
+    for (uint32_t k = 1; k <= n && st == DIL_OK; k = k < 4 || k == n ? k + 1 : n) {
+        st = raise_to_stage(arch, opts, 1, k, &m->buffer[DIL__BLOCK], err);
+        if (st == DIL_OK) st = raise_to_stage(arch, opts, 0, k, &m->buffer[DIL__BLOCK], err);
+        if (st == DIL_OK) st = raise_to_stage(arch, opts, head - k, head, &m->buffer[DIL__HEAD], err);
     }
-    return DIL_OK;
+    return st == DIL_OK ? raise_to_stage(arch, opts, 0, head, &m->buffer[DIL__HEAD], err) : st;
 }
 
 static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer, size_t q, dil_arena *a, dil_profile_level *out, dil_err *err)
