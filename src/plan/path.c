@@ -70,83 +70,13 @@ static bool solve_dense(const px_core *c, const px_options *o, const px_big *war
     return ok;
 }
 
-/* The problem over some of the nodes, its hops dense. Owned: part_fini. */
-typedef struct part {
-    px_core core;
-    double *sec, *store, *hop, *source, *sink;
-} part;
-
-static void part_fini(part *k) {
-    free(k->sec);
-    free(k->store);
-    free(k->hop);
-    free(k->source);
-    free(k->sink);
-}
-
-static bool part_init(part *k, const px_core *c, const int *node, int n) {
-    const size_t S = (size_t)n, row = (size_t)c->n_layers * (size_t)c->n_levels;
-    *k = (part){.core = *c};
-    k->sec = dil__px_alloc(S * row, sizeof(double));
-    k->store = dil__px_alloc(S, sizeof(double));
-    k->hop = dil__px_alloc(S * S, sizeof(double));
-    k->source = dil__px_alloc(S, sizeof(double));
-    k->sink = dil__px_alloc(S, sizeof(double));
-    if (!k->sec || !k->store || !k->hop || !k->source || !k->sink) return false;
-    for (int i = 0; i < n; i++) {
-        const int s = node[i];
-        memcpy(k->sec + (size_t)i * row, c->sec + (size_t)s * row, row * sizeof(double));
-        k->store[i] = c->store[s];
-        k->source[i] = c->source[s];
-        k->sink[i] = c->sink[s];
-        for (int j = 0; j < n; j++) k->hop[i * n + j] = i == j ? 0 : px_hop(c, s, node[j]);
-    }
-    k->core.n_nodes = n;
-    k->core.sec = k->sec;
-    k->core.store = k->store;
-    k->core.hop = k->hop;
-    k->core.links = NULL;
-    k->core.source = k->source;
-    k->core.sink = k->sink;
-    return true;
-}
-
-/* Plans of the whole in the part's numbers and back; a plan on nodes that the part lacks is not taken over. */
-static void to_part(const px_core *c, const int *node, int n, const px_plan *from, px_plan *to) {
-    to->found = from->found;
-    for (int l = 0; l < c->n_layers && to->found; l++) {
-        int at = 0;
-        while (at < n && node[at] != from->node[l]) at++;
-        if (at == n) to->found = false;
-        else to->node[l] = at;
-        to->level[l] = from->level[l];
-    }
-    to->sec = from->sec;
-    to->damage = from->damage;
-}
-
 static bool solve_part(const px_core *c, const px_options *o, const px_big *warm, const int *node, int n, px_plan *best,
                        px_report *report) {
-    const size_t L = (size_t)c->n_layers;
-    part k;
-    px_plan inner = {.node = dil__px_alloc(L, sizeof(int)), .level = dil__px_alloc(L, sizeof(int))};
-    bool ok = part_init(&k, c, node, n) && inner.node && inner.level;
-    if (ok) {
-        to_part(c, node, n, best, &inner);
-        ok = solve_dense(&k.core, o, warm, &inner, report);
-    }
-    if (ok && inner.found && (!best->found || inner.sec < best->sec)) {
-        for (size_t l = 0; l < L; l++) {
-            best->node[l] = node[inner.node[l]];
-            best->level[l] = inner.level[l];
-        }
-        best->sec = inner.sec;
-        best->damage = inner.damage;
-        best->found = true;
-    }
-    part_fini(&k);
-    free(inner.node);
-    free(inner.level);
+    px_part k;
+    px_plan inner;
+    if (!dil__px_part_init(&k, c, node, n, best, &inner)) return false;
+    const bool ok = solve_dense(&k.core, o, warm, &inner, report);
+    dil__px_part_fini(&k, node, &inner, best);
     return ok;
 }
 
@@ -172,7 +102,6 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
     if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);
     free(b.price);
     free(b.node);
-    free(b.again);
     return ok;
 }
 

@@ -163,6 +163,9 @@ static inline double px_budget(const px_core *c) { return c->damage_max * (1 + 1
 /* Chooses levels for the structure by bisection of the damage weight and keeps the plan when it beats *best. *w_damage: the
  * weight to start from, and the one found. */
 bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan *best);
+/* Levels for the structure from the nodes' fronts within `slack` (weighted cost) of the weight on damage; keeps the plan when it beats
+ * *best. false: no memory. */
+bool dil__px_polish(const px_core *c, const int *node, double w_damage, double slack, px_plan *best);
 /* Groups of a structure: [<= S], their layers in `layers` [L]. -> number of groups. */
 int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers);
 
@@ -228,6 +231,33 @@ static inline double px_limit(const px_core *c, const px_weight *w, double upper
 /* Explores every structure that may beat best. false: no memory. */
 bool dil__px_tree_run(px_tree *t);
 
+/* --- path_part.c: some of the nodes --------------------------------------------------------------------------------------- */
+
+/* The problem over some of the nodes, its hops dense. */
+typedef struct px_part {
+    px_core core;
+    double *sec, *store, *hop, *source, *sink;
+} px_part;
+/* node [n]; inner becomes `whole` in the part's numbers where it only uses its nodes. false: no memory, and nothing to free. */
+bool dil__px_part_init(px_part *k, const px_core *c, const int *node, int n, const px_plan *whole, px_plan *inner);
+/* Takes inner over into whole when it is better, and frees both part and inner. */
+void dil__px_part_fini(px_part *k, const int *node, px_plan *inner, px_plan *whole);
+
+/* --- path_lns.c: structures by parts ------------------------------------------------------------------------------------ */
+
+/* Least hop + start[t] over the nodes t that follow s. */
+double dil__px_least_next(const px_core *c, int s, const double *start);
+
+enum { PX_LNS_WEIGHTS = 4 };
+typedef struct px_lns px_lns;
+/* w [n_w <= PX_LNS_WEIGHTS]: large visits, without prices; borrowed. */
+px_lns *dil__px_lns_new(const px_core *c, const px_graph *g, const px_weight *w, int n_w, uint64_t seed);
+void dil__px_lns_free(px_lns *x);
+/* A first structure, rounded into best. false: no memory. */
+bool dil__px_lns_beam(px_lns *x, px_plan *best, int room);
+/* Improves best (found) window by window. false: no memory. */
+bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t deadline_ns);
+
 /* --- path_big.c: hundreds of nodes and more ----------------------------------------------------------------------------- */
 
 /* What the search over all nodes hands to the search over those that are left. */
@@ -242,9 +272,8 @@ typedef struct px_big {
     double lost;         /* out: least bound of what was dropped */
     double damage, *price; /* out: multipliers, [S] */
     int *node, n_nodes;  /* out: nodes that are left, [S] */
-    int *again;          /* out: [S] how often the relaxation came back to the node */
 } px_big;
-bool dil__px_big_run(px_big *b); /* false: no memory. node, price, again are the caller's to free */
+bool dil__px_big_run(px_big *b); /* false: no memory. node, price are the caller's to free */
 
 /* --- path.c ------------------------------------------------------------------------------------------------------------ */
 

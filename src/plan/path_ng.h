@@ -1,0 +1,47 @@
+/* plan/path_ng.h - the relaxation over many nodes: ways through the layers that remember some of the nodes they used up.
+ *
+ * A cell is (layer, node): a visit starts there, or one on the node ended before the layer. Every cell remembers up to PX_NG_MEMORY nodes:
+ * of the nodes whose large visit is spent, a way keeps those that the cell it comes to remembers. A plan makes no two large visits to a node, so
+ * whatever is remembered, every plan is a way: a relaxation. Whom to remember is learned from the cycles of the ways found
+ * (decremental state space and ng-route relaxations do so for vehicle routes; there by node, here by node and layer). */
+#ifndef DIL_PLAN_PATH_NG_H
+#define DIL_PLAN_PATH_NG_H
+
+#include "plan/path_int.h"
+
+enum { PX_NG_MEMORY = 9 };
+
+typedef struct px_ng {
+    const px_core *c;
+    px_graph g;          /* run_max shrinks: 0 where no visit that starts in the cell can matter */
+    px_weight w;         /* small and large, root */
+    int n_threads;
+    int *memory;         /* [L][S][PX_NG_MEMORY] */
+    uint8_t *n_memory;   /* [L+1][S] */
+    bool *ends;          /* [L+1][S] a visit that ends before the layer can matter */
+    size_t *at;          /* [(L+1)*S + 1] where a cell's values by mask begin */
+    double *start, *rest; /* cheapest from a visit that starts in the cell; after one that ended before it */
+    double *from;        /* cheapest way to a visit that starts in the cell, its hop included */
+    double *after;       /* cheapest way to the end of a visit that ends before the cell */
+    size_t cap;
+    double *start0, *from0; /* [L][S] the least over the masks of start and from */
+    px_visit *visit;     /* [L] the cheapest way */
+    int n_visits;
+    double *used;        /* [S] its bytes */
+    int *level;          /* [L] of one visit */
+    size_t n_cells;      /* where visits start that can matter */
+} px_ng;
+
+bool dil__px_ng_init(px_ng *x, const px_core *c, int n_threads);
+void dil__px_ng_fini(px_ng *x);
+void dil__px_ng_revive(px_ng *x); /* everything matters again */
+/* Fills tables and completions at (1, damage, price [S]); x->w.root is INFINITY when there is no way. false: no memory. */
+bool dil__px_ng_relax(px_ng *x, double damage, const double *price);
+/* The cheapest way into x->visit and x->used -> its damage; INFINITY when it has no levels. */
+double dil__px_ng_way(px_ng *x);
+/* Where the way comes back to a node for a second large visit, the cells in between learn to remember it. -> cycles learned */
+int dil__px_ng_learn(px_ng *x);
+/* Drops visits that no plan faster than target contains, by the multipliers at hand. -> least seconds of a plan with a dropped one. */
+double dil__px_ng_drop(px_ng *x, double target);
+
+#endif
