@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEPS = 2000, PROMISING = 240 };
+enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PRIME = 5, PRIME_DEGREE = 100 };
 
 typedef struct big {
     px_big *o;
@@ -172,6 +172,8 @@ static void begin_stage(big *b, double aim) {
     b->dropped = false;
     b->theta = fmax(b->theta, 0.1);
     b->since = 0;
+    b->x.w.n_units = UNITS;
+    memcpy(b->y, b->top, (size_t)(b->c->n_nodes + 1) * sizeof *b->y);
     dil__px_ng_revive(&b->x);
 }
 
@@ -212,25 +214,36 @@ static int ascend_once(big *b, int i) {
     return 1;
 }
 
+static double degree(const px_core *c) { return c->hop ? c->n_nodes : (double)c->links->first[c->n_nodes] / c->n_nodes; }
+
+/* What the best multipliers so far are good for: visits dropped, and plans. They are those of the last step. */
+static bool harvest(big *b) {
+    px_big *o = b->o;
+    const double was = o->best->sec;
+    drop(b);
+    if ((double)b->x.n_cells * degree(b->c) > BEAM_CELLS * 1e3) return true;
+    if (!dil__px_ng_beam(&b->x, px_limit(b->c, &b->x.w, o->best->sec), 200, 12, o->best)) return false;
+    if (o->best->sec < was) drop(b);
+    if (b->x.n_cells < FINE_CELLS) b->x.w.n_units = FINE_UNITS;
+    return o->best->sec >= was || find_plans(b, 4, 0.7);
+}
+
 static bool ascend(big *b) {
     px_big *o = b->o;
-    double last = -INFINITY;
+    int since_harvest = 0;
     for (int i = 0; i < STEPS && !out_of_time(b) && !o->no_path; i++) {
         const int rc = ascend_once(b, i);
         if (rc < 0) return false;
         if (rc == 0) {
             if (b->stage < target_of(b) || b->aim <= o->gap * 1.001) break; /* stuck, or done */
             begin_stage(b, fmax(o->gap, b->aim / 2));
+            since_harvest = HARVEST;
             continue;
         }
-        if (i % 8 == 7 && b->since == 0) drop(b);
-        if (i % 40 == 39) {
-            drop(b);
-            if (!find_plans(b, 12, 2)) return false;
-        }
-        last = b->stage;
+        if (++since_harvest < HARVEST || b->since > 0) continue;
+        since_harvest = 0;
+        if (!harvest(b)) return false;
     }
-    (void)last;
     return true;
 }
 
@@ -248,7 +261,7 @@ static void hand_over(big *b) {
 
 bool dil__px_big_run(px_big *o) {
     const size_t S = (size_t)o->c->n_nodes;
-    big b = {.o = o, .c = o->c, .aim = fmax(o->gap, 0.009), .stage = -INFINITY, .theta = 0.7};
+    big b = {.o = o, .c = o->c, .aim = fmax(o->gap, 0.018), .stage = -INFINITY, .theta = 0.7};
     o->bound = -INFINITY;
     o->lost = INFINITY;
     o->price = dil__px_alloc(S, sizeof(double));
@@ -269,6 +282,9 @@ bool dil__px_big_run(px_big *o) {
         }
         if (ok && !o->no_path) {
             drop(&b);
+            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, getenv("PX_M") ? atoi(getenv("PX_M")) : PRIME);
+        }
+        if (ok && !o->no_path) {
             ok = ascend(&b);
         }
         hand_over(&b);

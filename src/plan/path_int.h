@@ -166,6 +166,8 @@ bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan 
 /* Levels for the structure from the nodes' fronts within `slack` (weighted cost) of the weight on damage; keeps the plan when it beats
  * *best. false: no memory. */
 bool dil__px_polish(const px_core *c, const int *node, double w_damage, double slack, px_plan *best);
+/* Both one after the other. false: no memory. */
+bool dil__px_round_well(const px_core *c, const int *node, double w_damage, px_plan *best);
 /* Groups of a structure: [<= S], their layers in `layers` [L]. -> number of groups. */
 int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers);
 

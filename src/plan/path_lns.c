@@ -267,19 +267,11 @@ static void adopt(px_lns *x, const px_plan *from) {
 }
 
 static bool round_visits(px_lns *x, px_plan *best) {
-    int node[3 * 1024];
+    int node[1024];
     for (int i = 0; i < x->n_visits; i++)
         for (int l = 0; l < x->visit[i].n; l++) node[x->visit[i].first + l] = x->visit[i].node;
     double w = x->w[0].damage > 0 ? x->w[0].damage : 1e-6;
-    px_plan own = {.node = node + x->c->n_layers, .level = node + 2 * x->c->n_layers};
-    if (!dil__px_round(x->c, node, &w, &own)) return true;
-    if (!dil__px_polish(x->c, node, w, 0.01 * own.sec, &own)) return false;
-    if (best->found && own.sec >= best->sec) return true;
-    memcpy(best->node, own.node, (size_t)x->c->n_layers * sizeof(int));
-    memcpy(best->level, own.level, (size_t)x->c->n_layers * sizeof(int));
-    best->sec = own.sec;
-    best->damage = own.damage;
-    return best->found = true;
+    return dil__px_round_well(x->c, node, w, best);
 }
 
 px_lns *dil__px_lns_new(const px_core *c, const px_graph *g, const px_weight *w, int n_w, uint64_t seed) {

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MASKS = 1 << PX_NG_MEMORY, CANDIDATES = 48, BLOCK = 32, SPREAD = 3 };
+enum { MASKS = 1 << PX_NG_MEMORY, CANDIDATES = 48, BLOCK = 32, SPREAD = 2 };
 
 static size_t cell(const px_ng *x, int l, int s) { return (size_t)l * (size_t)x->c->n_nodes + (size_t)s; }
 static double small(const px_ng *x, int s, int l, int n) { return x->w.small[px_visit_at(x->c, &x->g, s, l, n)]; }
@@ -35,6 +35,22 @@ static unsigned carry(unsigned mask, const unsigned *map) {
     for (int i = 0; mask; i++, mask >>= 1)
         if (mask & 1) to |= map[i];
     return to;
+}
+
+unsigned dil__px_ng_carry(const px_ng *x, int l, int s, unsigned mask, int m, int t) {
+    unsigned map[PX_NG_MEMORY];
+    if (!mask) return 0;
+    map_bits(x, cell(x, l, s), cell(x, m, t), map);
+    return carry(mask, map);
+}
+
+unsigned dil__px_ng_spend(const px_ng *x, int l, int s, unsigned mask, int m) {
+    return dil__px_ng_carry(x, l, s, mask, m, s) | bit_of(x, cell(x, m, s), s);
+}
+
+double dil__px_ng_rest(const px_ng *x, int l, int s, unsigned mask) {
+    const size_t k = cell(x, l, s);
+    return x->ends[k] ? x->rest[x->at[k] + mask] : INFINITY;
 }
 
 /* --- backward --- */
@@ -150,7 +166,11 @@ static void backward(px_ng *x) {
 
 static bool lay_out(px_ng *x) {
     const size_t n = (size_t)(x->c->n_layers + 1) * (size_t)x->c->n_nodes;
-    for (size_t k = 0; k < n; k++) x->at[k + 1] = x->at[k] + masks_of(x, k);
+    for (size_t k = 0; k < n; k++) {
+        const int l = (int)(k / (size_t)x->c->n_nodes), s = (int)(k % (size_t)x->c->n_nodes);
+        if (l < x->c->n_layers && !x->ends[k] && reach(x, l, s) == 0) x->n_memory[k] = 0;
+        x->at[k + 1] = x->at[k] + masks_of(x, k);
+    }
     if (x->at[n] <= x->cap) return true;
     const size_t cap = x->at[n] + x->at[n] / 4;
     free(x->start);
@@ -268,7 +288,7 @@ static bool remembers(const px_ng *x, int l, int s, int node) { return bit_of(x,
 
 static void teach(px_ng *x, int l, int s, int node) {
     const size_t k = cell(x, l, s);
-    if (l >= x->c->n_layers || bit_of(x, k, node) || x->n_memory[k] == PX_NG_MEMORY) return;
+    if (l >= x->c->n_layers || (!x->ends[k] && reach(x, l, s) == 0) || bit_of(x, k, node) || x->n_memory[k] == PX_NG_MEMORY) return;
     x->memory[k * PX_NG_MEMORY + x->n_memory[k]++] = node;
 }
 
@@ -276,8 +296,8 @@ static void teach(px_ng *x, int l, int s, int node) {
 static void teach_around(px_ng *x, int l, int s, int node) {
     teach(x, l, s, node);
     for (int d = 1; d <= SPREAD; d++) {
-        if (l - d > 0 && x->n_memory[cell(x, l - d, s)] < PX_NG_MEMORY - 3) teach(x, l - d, s, node);
-        if (l + d < x->c->n_layers && x->n_memory[cell(x, l + d, s)] < PX_NG_MEMORY - 3) teach(x, l + d, s, node);
+        if (l - d > 0 && x->n_memory[cell(x, l - d, s)] < PX_NG_MEMORY / 2) teach(x, l - d, s, node);
+        if (l + d < x->c->n_layers && x->n_memory[cell(x, l + d, s)] < PX_NG_MEMORY / 2) teach(x, l + d, s, node);
     }
 }
 
@@ -304,6 +324,48 @@ int dil__px_ng_learn(px_ng *x) {
         learned++;
     }
     return learned;
+}
+
+/* Keeps s and the most attractive nodes around in list. */
+typedef struct near { double cost; int node; } near;
+
+static void note_near(near *v, int *n, int most, near y) {
+    if (*n == most && y.cost >= v[*n - 1].cost) return;
+    int i = *n < most ? (*n)++ : *n - 1;
+    for (; i > 0 && v[i - 1].cost > y.cost; i--) v[i] = v[i - 1];
+    v[i] = y;
+}
+
+bool dil__px_ng_prime(px_ng *x, int most) {
+    const px_core *c = x->c;
+    const px_links *k = c->links;
+    const int L = c->n_layers, S = c->n_nodes;
+    double *cost = dil__px_alloc((size_t)S, sizeof *cost);
+    int *seen = dil__px_alloc((size_t)S, sizeof *seen); /* s + 1: looked at for s */
+    for (int s = 0; cost && seen && s < S; s++) {
+        cost[s] = INFINITY;
+        for (int l = 0; l < L; l++) cost[s] = fmin(cost[s], x->from0[cell(x, l, s)] + x->start0[cell(x, l, s)]);
+    }
+    for (int s = 0; cost && seen && s < S; s++) {
+        near v[PX_NG_MEMORY];
+        int n = 0;
+        seen[s] = s + 1;
+        for (int e = k->first[s]; e < k->first[s + 1]; e++)
+            for (int f = k->first[k->to[e]] - 1; f < k->first[k->to[e] + 1]; f++) {
+                const int t = f < k->first[k->to[e]] ? k->to[e] : k->to[f];
+                if (seen[t] == s + 1) continue;
+                seen[t] = s + 1;
+                if (cost[t] < INFINITY) note_near(v, &n, most - 1, (near){cost[t], t});
+            }
+        for (int l = 1; l < L; l++) {
+            teach(x, l, s, s);
+            for (int i = 0; i < n; i++) teach(x, l, s, v[i].node);
+        }
+    }
+    const bool ok = cost && seen;
+    free(cost);
+    free(seen);
+    return ok;
 }
 
 /* --- forward, and dropping --- */
@@ -362,7 +424,7 @@ static void spread_from(px_ng *x, int l, int s, double least, double limit, doub
     }
 }
 
-static bool forward(px_ng *x, double limit) {
+static void forward(px_ng *x, double limit) {
     const px_core *c = x->c;
     const int L = c->n_layers, S = c->n_nodes;
     for (size_t i = 0; i < x->at[(size_t)L * (size_t)S]; i++) x->from[i] = INFINITY;
@@ -387,12 +449,10 @@ static bool forward(px_ng *x, double limit) {
             if (x->n_memory[k] == 0) from[0] = row[s];
         }
     }
-    return true;
 }
 
 /* Least cost of a way through the visit (l, s, n). */
-static double through(const px_ng *x, int l, int s, int n, const double *after_start) {
-    (void)after_start;
+static double through(const px_ng *x, int l, int s, int n) {
     const size_t k = cell(x, l, s), j = cell(x, l + n, s);
     const unsigned self = bit_of(x, k, s), spent = bit_of(x, j, s);
     const double whole = large(x, s, l, n), half = small(x, s, l, n);
@@ -424,7 +484,7 @@ double dil__px_ng_drop(px_ng *x, double target) {
         for (int l = 0; l < L; l++) {
             int *most = &x->g.run_max[s * L + l], n = *most, keep = 0;
             for (; n > 0; n--) {
-                const double v = through(x, l, s, n, NULL);
+                const double v = through(x, l, s, n);
                 if (v <= limit) {
                     if (keep == 0) keep = n;
                     ends[cell(x, l + n, s)] = true;
@@ -447,6 +507,7 @@ void dil__px_ng_revive(px_ng *x) {
     if (!dil__px_graph_init(c, &g)) return; /* what was dropped stays so */
     memcpy(x->g.run_max, g.run_max, (size_t)c->n_nodes * (size_t)c->n_layers * sizeof *g.run_max);
     for (size_t k = 0; k < (size_t)(c->n_layers + 1) * (size_t)c->n_nodes; k++) x->ends[k] = true;
+    x->n_cells = (size_t)c->n_layers * (size_t)c->n_nodes;
     dil__px_graph_fini(&g);
 }
 

@@ -9,7 +9,7 @@
 
 #include "plan/path_int.h"
 
-enum { PX_NG_MEMORY = 9 };
+enum { PX_NG_MEMORY = 14 };
 
 typedef struct px_ng {
     const px_core *c;
@@ -41,7 +41,20 @@ bool dil__px_ng_relax(px_ng *x, double damage, const double *price);
 double dil__px_ng_way(px_ng *x);
 /* Where the way comes back to a node for a second large visit, the cells in between learn to remember it. -> cycles learned */
 int dil__px_ng_learn(px_ng *x);
+/* With few links: every cell remembers itself and the nodes around whose cheapest ways were cheapest, `most` together. Learning one way
+ * after the other does not come to an end where many regions of the network are alike. After dil__px_ng_drop. false: no memory. */
+bool dil__px_ng_prime(px_ng *x, int most);
 /* Drops visits that no plan faster than target contains, by the multipliers at hand. -> least seconds of a plan with a dropped one. */
 double dil__px_ng_drop(px_ng *x, double target);
+/* Masks for ways of one's own: carried from the cell (l, s) to (m, t), after a large visit from (l, s) to before m, and the completion then. */
+unsigned dil__px_ng_carry(const px_ng *x, int l, int s, unsigned mask, int m, int t);
+unsigned dil__px_ng_spend(const px_ng *x, int l, int s, unsigned mask, int m);
+double dil__px_ng_rest(const px_ng *x, int l, int s, unsigned mask);
+
+/* --- path_beam.c --- */
+
+/* Structures without repeats below the limit, by the multipliers at hand: `room` labels a layer, the best n_round rounded into best.
+ * false: no memory. */
+bool dil__px_ng_beam(px_ng *x, double limit, int room, int n_round, px_plan *best);
 
 #endif

@@ -100,3 +100,22 @@ bool dil__px_polish(const px_core *c, const int *node, double w_damage, double s
     free(group);
     return ok;
 }
+
+bool dil__px_round_well(const px_core *c, const int *node, double w_damage, px_plan *best) {
+    const size_t L = (size_t)c->n_layers;
+    int *ints = dil__px_alloc(2 * L, sizeof *ints);
+    if (!ints) return false;
+    px_plan own = {.node = ints, .level = ints + L};
+    bool ok = true;
+    if (dil__px_round(c, node, &w_damage, &own) && (!best->found || own.sec < 1.01 * best->sec))
+        ok = dil__px_polish(c, node, w_damage, 0.01 * own.sec, &own);
+    if (own.found && (!best->found || own.sec < best->sec)) {
+        memcpy(best->node, own.node, L * sizeof(int));
+        memcpy(best->level, own.level, L * sizeof(int));
+        best->sec = own.sec;
+        best->damage = own.damage;
+        best->found = true;
+    }
+    free(ints);
+    return ok;
+}
