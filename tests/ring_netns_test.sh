@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three node processes in three network namespaces with links of 20 ms and 100 Mbit/s say the same as one process, greedily,
-# word for word, over HTTP; and an outage is told by /health and gets over.
+# word for word, over HTTP; an outage is told by /health and gets over.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 lab=${DILEMMA_NETLAB_BIN:-tools/netlab}
@@ -76,5 +76,52 @@ The capital of France is
 Once upon a time there was a lighthouse keeper who
 The three largest planets are
 def fibonacci(n):
+P
+
+# b's cable is pulled while a text is being written: /health tells it, the client gets the whole text or an error, never a part that
+# says it is whole; after the repair the ring comes back by itself and says what it said before.
+health() { $lab exec a -- python3 - "$url" "$1" "$2" <<'P'
+import json, sys, time, urllib.error, urllib.request
+url, want, end = sys.argv[1][:-3] + "/health", int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
+while True:
+    try: r = urllib.request.urlopen(url, timeout=10); status, text = r.status, r.read().decode()
+    except urllib.error.HTTPError as e: status, text = e.code, e.read().decode()
+    if status == want or time.monotonic() > end: break
+    time.sleep(0.2)
+print("%s  /health %d: %s" % ("ok    " if status == want else "FAILED", status, " ".join(text.split())[:300]))
+sys.exit(status != want)
+P
+}
+before=$($lab exec a -- python3 "$tmp/ask.py" "$url" "The capital of France is")
+cat >"$tmp/long.py" <<'P'
+import json, sys, urllib.error, urllib.request
+body = {"prompt": "Once upon a time", "max_tokens": 200, "temperature": 0, "stream": True}
+n, end, error = 0, None, None
+try:
+    for line in urllib.request.urlopen(urllib.request.Request(sys.argv[1] + "/completions", json.dumps(body).encode()), timeout=120):
+        if not line.startswith(b"data: {"): continue
+        e = json.loads(line[6:])
+        if "error" in e: error = e["error"]["message"]; continue
+        n += 1
+        end = e["choices"][0]["finish_reason"] or end
+except OSError as e: error = str(e)
+print("%s  the stream over the outage: %d pieces, finish_reason %s, error %s" % ("ok    " if (end is None) != (error is None) else "FAILED", n, end, error))
+sys.exit((end is None) == (error is None))
+P
+$lab exec a -- python3 "$tmp/long.py" "$url" >"$tmp/long.out" &
+long=$!
+sleep 1.5
+for l in "a b" "b a" "b c" "c b"; do $lab set $l down >/dev/null; done
+health 503 10 || fail=1
+for l in "a b" "b a" "b c" "c b"; do $lab set $l up >/dev/null; done
+health 200 60 || fail=1
+wait $long || fail=1
+cat "$tmp/long.out"
+after=$($lab exec a -- python3 "$tmp/ask.py" "$url" "The capital of France is")
+python3 - "$before" "$after" <<'P' || fail=1
+import json, sys
+a, b = (json.loads(x) for x in sys.argv[1:])
+print("ok      the same after the outage" if a["text"] == b["text"] else "FAILED  after the outage: %r, not %r" % (b["text"], a["text"]))
+sys.exit(a["text"] != b["text"])
 P
 exit $fail
