@@ -286,7 +286,9 @@ static dil_status explain(study *x, dil_err *err)
     if (ok == DIL_OK) ok = dil_problem_check(x->p, x->node, x->level, &x->use, err);
     if (ok != DIL_OK) return ok;
     pick_nodes(x);
-    x->n_solves = 2 * x->n_shown + isfinite(x->p->damage_max) + isfinite(x->p->file_bytes_max) + isfinite(x->p->load_max);
+    const double budget[] = {x->p->damage_max, x->p->file_bytes_max, x->p->load_max};
+    x->n_solves = 2 * x->n_shown;
+    for (int i = 0; i < 3; i++) x->n_solves += isfinite(budget[i]) ? 1 : 0;
     ok = wider_budgets(x, err);
     for (uint32_t i = 0; i < x->n_shown && ok == DIL_OK; i++) ok = more_memory(x, x->shown[i], err);
     for (uint32_t i = 0; i < x->n_shown && ok == DIL_OK; i++) ok = faster_links(x, x->shown[i], err);

@@ -55,7 +55,7 @@ dil_status dil_sim_write_svg(const char *path, const char *title, const dil_sim_
             v[i][m + k] = r[i]->requests[k].done_sec - r[i]->requests[k].arrive_sec;
         }
         s[i] = (dil__series){.name = name[i], .color = color[i % 4], .x = v[i], .y = v[i] ? v[i] + m : NULL, .n = m, .line = true};
-        snprintf(part, sizeof part, "%s%s: mean %.3g s, p99 %.3g s, %u moves", i ? "; " : "", name[i], r[i]->mean_sec, r[i]->p99_sec, r[i]->n_moves);
+        snprintf(part, sizeof part, "%s%s mean %.3g s, p99 %.3g s", i ? "; " : "", name[i], r[i]->mean_sec, r[i]->p99_sec);
         size_t used = 0;
         while (note[used]) used++;
         snprintf(note + used, sizeof note - used, "%s", part);

@@ -4,7 +4,7 @@
 
 #include <dilemma/simulate.h>
 
-enum { DIL__NONE = UINT32_MAX };
+#define DIL__NONE UINT32_MAX
 
 typedef enum dil__what { DIL__EV_TRACE, DIL__EV_READY, DIL__EV_DONE, DIL__EV_CHECK, DIL__EV_DETECT, DIL__EV_RESUME } dil__what;
 
