@@ -119,7 +119,7 @@ typedef struct dil_solution {
     dil_arena *arena;
 } dil_solution;
 
-/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "orders", "exhaustive", then the published rules "baseline:NAME"
+/* Names of the solvers, NULL-terminated: "auto", "path", "milp", "exhaustive", then the published rules "baseline:NAME"
  * (docs/PLANNER.md, "Baselines"). A baseline's plan is not improved, and its bound is the one that needs no solver; where the plan of
  * its rule breaks a budget, it is DIL_EINFEASIBLE and the text names the budget. */
 const char *const *dil_plan_solvers(void);

@@ -30,7 +30,7 @@ static const dil_cli_opt options[] = {
     {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &opt.tokens_out, .arg = "N", .help = "tokens of its answer (128)", .min = 1, .max = 1e9},
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
-    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, orders, exhaustive or baseline:NAME, see --compare (auto)"},
+    {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, exhaustive or baseline:NAME, see --compare (auto)"},
     {.name = "--compare", .kind = DIL_CLI_STR, .out = &opt.compare, .arg = "LIST",
      .help = "solvers side by side, no plan is written: all, or names with commas. Baselines: best-single, equal-split,\n"
              "memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper; those that place\n"

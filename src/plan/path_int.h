@@ -27,6 +27,8 @@ typedef struct px_links {
     double *sec;
 } px_links;
 
+typedef struct px_real px_real; /* path_fit.h */
+
 /* The problem as the solver wants it: bytes and damage by layer, seconds by node first. */
 typedef struct px_core {
     int n_layers, n_nodes, n_levels;
@@ -38,9 +40,22 @@ typedef struct px_core {
     const px_links *links; /* may be NULL beside hop */
     const double *source, *sink; /* [S] */
     double damage_max;
+
+    /* A bare problem has none of what follows. A measured one (real) has its other budgets priced into sec. */
+    const px_real *real;
+    const double *file;       /* [L][Q] in the written file */
+    double file_max;
+    double sec_credit;        /* what the prices in sec add at most to a plan within the budgets */
+    const double *extra;      /* [L] buffer beyond the least one, which store lacks already */
+    const double *home_bytes; /* [Q] of the last layer on `home`, where the table that it shares with the first one is */
+    int home;
+    const double *head_hop;   /* [S][S] the hop before the last layer; NULL: as hop */
 } px_core;
 
 static inline double px_bytes(const px_core *c, int l, int q) { return c->bytes[l * c->n_levels + q]; }
+static inline double px_bytes_on(const px_core *c, int s, int l, int q) {
+    return c->home_bytes && s == c->home && l == c->n_layers - 1 ? c->home_bytes[q] : px_bytes(c, l, q);
+}
 static inline double px_damage(const px_core *c, int l, int q) { return c->damage[l * c->n_levels + q]; }
 static inline double px_sec(const px_core *c, int s, int l, int q) {
     return c->sec[((size_t)s * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_levels + (size_t)q];
@@ -50,6 +65,10 @@ static inline double px_hop(const px_core *c, int s, int t) {
     return c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : dil__px_link_sec(c->links, s, t);
 }
 
+static inline double px_hop_into(const px_core *c, int s, int t, int layer) { /* what layer `layer` on t costs after one on s */
+    return c->head_hop && layer == c->n_layers - 1 ? c->head_hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : px_hop(c, s, t);
+}
+
 typedef struct px_visit {
     int node, first, n;
     bool small;
@@ -57,7 +76,7 @@ typedef struct px_visit {
 
 /* One weight with its tables: cost of every visit, and the cheapest completion after it. */
 typedef struct px_weight {
-    double sec, damage;
+    double sec, damage, file;
     const double *price; /* [S] a byte on the node, NULL: nothing. Borrowed */
     double credit;       /* Σ price * store: what every plan within the stores pays at most */
     int n_units;   /* a store is counted in so many units, items rounded down */
@@ -109,10 +128,13 @@ bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int
 double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch /* [2][n_units+1] */);
 /* Levels of the group at least weighted cost with bytes rounded up, so that they really fit; false where none does. */
 bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *g, double store, int n_units, int *level);
+/* The levels of the visit that its table entry stands for (bytes rounded down); false: there are none. */
+bool dil__px_visit_levels(const px_core *c, const px_weight *w, const px_visit *v, int *level);
 /* Weighted cost of a level. */
 static inline double px_cost(const px_core *c, const px_weight *w, int s, int l, int q) {
-    const double cost = w->sec * px_sec(c, s, l, q) + w->damage * px_damage(c, l, q);
-    return w->price ? cost + w->price[s] * px_bytes(c, l, q) : cost;
+    double cost = w->sec * px_sec(c, s, l, q) + w->damage * px_damage(c, l, q);
+    if (w->file > 0) cost += w->file * c->file[l * c->n_levels + q];
+    return w->price ? cost + w->price[s] * px_bytes_on(c, s, l, q) : cost;
 }
 
 /* --- path_level.c: exact levels ------------------------------------------------------------------------------------ */
@@ -141,11 +163,14 @@ static inline unsigned px_mask_of(const px_graph *g, int node) { return g->bit[n
 
 /* Allocates the tables of w for (sec, damage) and fills them. */
 bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, const double *price, int n_units);
+static inline double px_file_credit(const px_core *c, const px_weight *w) { return w->file > 0 ? w->file * c->file_max : 0; }
 /* Seconds that no plan within the budgets can beat when its weighted cost is at least `cost`; 0 where the weight has no seconds. */
 static inline double px_seconds(const px_core *c, const px_weight *w, double cost) {
-    return w->sec > 0 ? (cost - w->damage * c->damage_max * (1 + 1e-10) - w->credit) / w->sec : 0;
+    return w->sec > 0 ? (cost - w->damage * c->damage_max * (1 + 1e-10) - px_file_credit(c, w) - w->credit) / w->sec - c->sec_credit : 0;
 }
 void dil__px_weight_fini(px_weight *w);
+/* Cheapest way through that starts on s. */
+double dil__px_root_from(const px_core *c, const px_graph *g, const px_weight *w, int s);
 /* The visits of a cheapest way through; -> their number, 0 when there is none. */
 int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_visit *visit);
 
@@ -226,7 +251,8 @@ typedef struct px_tree {
 static inline double px_target(const px_tree *t) { return t->best->found ? t->best->sec * (1 - t->rel_gap) : INFINITY; }
 /* Weighted cost that a plan faster than `upper` cannot pass. */
 static inline double px_limit(const px_core *c, const px_weight *w, double upper) {
-    const double limit = (w->sec > 0 ? w->sec * upper : 0) + w->damage * c->damage_max * (1 + 1e-10) + w->credit;
+    const double limit = (w->sec > 0 ? w->sec * (upper + c->sec_credit) : 0) + w->damage * c->damage_max * (1 + 1e-10) + px_file_credit(c, w) +
+                         w->credit;
     return limit + 1e-12 * fabs(limit);
 }
 

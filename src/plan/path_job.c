@@ -3,7 +3,7 @@
  * With the goal DIL_GOAL_DAMAGE the damage takes the place of the seconds, hops cost nothing and there is no other budget.
  * Levels that a layer lacks get bytes that fit nowhere. Budgets are taken with the referee's tolerance, so that a budget which is
  * the exact sum of what is chosen stays met whatever the order of the additions. */
-#include "plan/path_int.h"
+#include "plan/path_fit.h"
 #include "plan/problem_impl.h"
 
 #include <stdlib.h>
@@ -17,21 +17,12 @@ typedef struct copy { /* what px_core points to */
     px_core core;
 } copy;
 
-static const char *beyond(const dil_problem *p)
+static bool is_bare(const dil_problem *p)
 {
-    if (p->tied) return "a tied head";
-    if (p->buffer_bytes) return "buffers";
-    if (p->file_bytes_max < INFINITY) return "a file size limit";
-    if (p->chunk_weight > 0 && p->chunk_sec) return "overlapping chunks";
-    if (p->load_max < INFINITY && (p->load || p->out_load || p->in_load)) return "a sustained rate";
+    if (p->tied || p->buffer_bytes || p->file_bytes_max < INFINITY || (p->chunk_weight > 0 && p->chunk_sec) || p->load_max < INFINITY) return false;
     for (uint32_t i = 0; i < p->n_hops && p->n_layers > 1; i++)
-        if (p->hops[i].head_sec != p->hops[i].sec) return "hops before the head of their own";
-    return NULL;
-}
-
-bool dil__path_can(const dil_problem *p)
-{
-    return !beyond(p);
+        if (p->hops[i].head_sec != p->hops[i].sec) return false;
+    return true;
 }
 
 static void copy_fini(copy *k)
@@ -127,8 +118,7 @@ static dil_status answer(dil__job *job, px_plan *best, const px_report *r, dil_e
 dil_status dil__solve_path(dil__job *job, dil_err *err)
 {
     const dil_problem *p = job->p;
-    const char *what = beyond(p);
-    if (what) return dil_fail(err, DIL_EUNSUPPORTED, "path: cannot plan with %s; use milp", what);
+    if (!is_bare(p)) return dil__px_solve_real(job, err);
     const double limit_sec = fmin(job->limit_sec, 1e9);
     const px_options o = {.gap = 0.1 * job->gap, .stop_at = -1, .deadline_ns = dil_now_ns() + (int64_t)(limit_sec * 1e9),
                           .n_threads = dil_cpu_count() < 2 ? 1 : 2, .progress = job->progress};

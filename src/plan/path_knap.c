@@ -38,7 +38,7 @@ static double unit_bytes(const px_core *c, int node, int n_units) { return c->st
 void dil__px_units(const px_core *c, int node, int layer, int n_units, int *units) {
     const double unit = unit_bytes(c, node, n_units);
     for (int q = 0; q < c->n_levels; q++) {
-        const double b = px_bytes(c, layer, q);
+        const double b = px_bytes_on(c, node, layer, q);
         if (b > c->store[node]) units[q] = n_units + 1;
         else units[q] = unit > 0 ? (int)(b / unit) : 0;
     }
@@ -82,6 +82,21 @@ static int fit_unit(const px_core *c, int node, int n_units, double *unit) {
     return n < n_units ? n : n_units;
 }
 
+static void visit_item(const px_core *c, const px_weight *w, int node, int l, double unit, int K, int *units, double *cost) {
+    for (int q = 0; q < c->n_levels; q++) {
+        const double b = px_bytes_on(c, node, l, q);
+        units[q] = b > c->store[node] ? K + 1 : unit > 0 ? (int)(b / unit) : 0;
+        cost[q] = px_cost(c, w, node, l, q);
+    }
+}
+
+/* Units that fit into so many bytes; -1: not even an item of 0 bytes. */
+static int room_units(double bytes, double unit, int most) {
+    if (bytes < 0) return -1;
+    const double u = unit > 0 ? bytes * (1 + 1e-9) / unit : most;
+    return u < most ? (int)u : most;
+}
+
 bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int *run_max, int run_cap) {
     double unit;
     const int K = fit_unit(c, node, w->n_units, &unit), Q = c->n_levels, L = c->n_layers;
@@ -90,21 +105,19 @@ bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int 
     if (!scratch) return false;
     double *cost = scratch + 2 * (K + 1);
     int *units = (int *)(cost + items); /* [L][Q] */
-    for (int l = 0; l < L; l++)
-        for (int q = 0; q < Q; q++) {
-            const double b = px_bytes(c, l, q);
-            units[l * Q + q] = b > c->store[node] ? K + 1 : unit > 0 ? (int)(b / unit) : 0;
-            cost[l * Q + q] = px_cost(c, w, node, l, q);
-        }
+    for (int l = 0; l < L; l++) visit_item(c, w, node, l, unit, K, units + l * Q, cost + l * Q);
     for (int l = 0; l < L; l++) {
         const size_t at = ((size_t)node * (size_t)L + (size_t)l) * (size_t)run_cap;
         double *v = scratch, *next = scratch + K + 1;
         memset(v, 0, (size_t)(K + 1) * sizeof *v);
         const int n_max = run_max[node * L + l];
+        double extra = 0;
         for (int n = 0; n < n_max; n++) {
+            if (c->extra) extra = fmax(extra, c->extra[l + n]);
+            const int room = room_units(c->store[node] - extra, unit, K);
             dil__px_knap_step(v, next, K, units + (l + n) * Q, cost + (l + n) * Q, Q);
-            if (w->small) w->small[at + (size_t)n] = next[K / 2];
-            w->large[at + (size_t)n] = next[K];
+            if (w->small) w->small[at + (size_t)n] = room < 0 ? INFINITY : next[room < K / 2 ? room : K / 2];
+            w->large[at + (size_t)n] = room < 0 ? INFINITY : next[room];
             double *t = v;
             v = next;
             next = t;
@@ -126,9 +139,10 @@ bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int
 
 double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch) {
     double *v = scratch, *next = scratch + w->n_units + 1;
-    double cost[256];
+    double cost[256], extra = 0;
     int units[256];
     memset(v, 0, (size_t)(w->n_units + 1) * sizeof *v);
+    for (int i = 0; c->extra && i < g->n; i++) extra = fmax(extra, c->extra[g->layer[i]]);
     for (int i = 0; i < g->n; i++) {
         item(c, w, g->node, g->layer[i], units, cost);
         dil__px_knap_step(v, next, w->n_units, units, cost, c->n_levels);
@@ -136,14 +150,45 @@ double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *
         v = next;
         next = t;
     }
-    return v[w->n_units];
+    const int room = room_units(c->store[g->node] - extra, unit_bytes(c, g->node, w->n_units), w->n_units);
+    return room < 0 ? INFINITY : v[room];
+}
+
+bool dil__px_visit_levels(const px_core *c, const px_weight *w, const px_visit *v, int *level) {
+    double unit, extra = 0;
+    const int K = fit_unit(c, v->node, w->n_units, &unit), Q = c->n_levels;
+    const size_t row = (size_t)K + 1;
+    double *table = dil__px_alloc(((size_t)v->n + 1) * row, sizeof *table), cost[256];
+    int units[256];
+    if (!table) return false;
+    for (int i = 0; i < v->n; i++) {
+        const int l = v->first + i;
+        if (c->extra) extra = fmax(extra, c->extra[l]);
+        visit_item(c, w, v->node, l, unit, K, units, cost);
+        dil__px_knap_step(table + (size_t)i * row, table + (size_t)(i + 1) * row, K, units, cost, Q);
+    }
+    int u = room_units(c->store[v->node] - extra, unit, K);
+    if (v->small && u > K / 2) u = K / 2;
+    const bool ok = u >= 0 && table[(size_t)v->n * row + (size_t)u] < INFINITY;
+    for (int i = v->n - 1; ok && i >= 0; i--) {
+        double least = INFINITY;
+        visit_item(c, w, v->node, v->first + i, unit, K, units, cost);
+        for (int q = 0; q < Q; q++) {
+            if (units[q] > u || !(table[(size_t)i * row + (size_t)(u - units[q])] + cost[q] < least)) continue;
+            least = table[(size_t)i * row + (size_t)(u - units[q])] + cost[q];
+            level[i] = q;
+        }
+        u -= units[level[i]];
+    }
+    free(table);
+    return ok;
 }
 
 /* Rounded up, so that what fits in units fits in bytes; a hair below the unit above counts as that unit. */
-static void units_above(const px_core *c, int layer, double store, int n_units, int *units) {
+static void units_above(const px_core *c, int node, int layer, double store, int n_units, int *units) {
     const double unit = store / n_units;
     for (int q = 0; q < c->n_levels; q++) {
-        const double b = px_bytes(c, layer, q);
+        const double b = px_bytes_on(c, node, layer, q);
         units[q] = b > store ? n_units + 1 : b > 0 ? (int)ceil(b / unit - 1e-9) : 0;
     }
 }
@@ -156,7 +201,7 @@ bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *
     int units[256];
     if (!v) return false;
     for (int i = 0; i < g->n; i++) {
-        units_above(c, g->layer[i], store, n_units, units);
+        units_above(c, g->node, g->layer[i], store, n_units, units);
         for (int q = 0; q < c->n_levels; q++) cost[q] = px_cost(c, w, g->node, g->layer[i], q);
         dil__px_knap_step(v + (size_t)i * row, v + (size_t)(i + 1) * row, n_units, units, cost, c->n_levels);
     }
@@ -164,7 +209,7 @@ bool dil__px_group_levels(const px_core *c, const px_weight *w, const px_group *
     for (int i = g->n - 1, u = n_units; ok && i >= 0; i--) {
         const double *in = v + (size_t)i * row;
         double least = INFINITY;
-        units_above(c, g->layer[i], store, n_units, units);
+        units_above(c, g->node, g->layer[i], store, n_units, units);
         for (int q = 0; q < c->n_levels; q++) {
             if (units[q] > u) continue;
             const double x = in[u - units[q]] + px_cost(c, w, g->node, g->layer[i], q);

@@ -5,6 +5,8 @@
  * one is met by bisection. */
 #include "plan/path_leaf.h"
 
+#include "plan/path_fit.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,6 +267,7 @@ bool dil__px_leaf_solve(px_tree *t, px_leaf *f, const int *node) {
     bool is_new;
     if (!dil__px_map_at(f->solved, key, &is_new)) return false;
     if (!is_new) return true;
+    if (t->c->real) return dil__px_fit_leaf(t, node);
     t->n_leaves++;
     double w_damage = t->leaf_w[0].damage > 0 ? t->leaf_w[0].damage : 1e-6;
     if (!t->best->found) dil__px_round(t->c, node, &w_damage, t->best); /* any plan narrows the exact search below */

@@ -2,7 +2,7 @@
  *
  * For a structure the levels of each node's layers are a byte knapsack at a weight on damage; the weight is bisected until the
  * damage just meets the budget, and single levels are then improved into what is left of it. The exact choice is path_level.c. */
-#include "plan/path_int.h"
+#include "plan/path_fit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +21,7 @@ double dil__px_link_sec(const px_links *k, int from, int to) {
 }
 
 bool dil__px_evaluate(const px_core *c, const int *node, const int *level, double *sec, double *damage) {
+    if (c->real) return dil__px_fit_evaluate(c, node, level, sec, damage);
     double *used = dil__px_alloc((size_t)c->n_nodes, sizeof *used);
     if (!used) return false;
     double t = c->source[node[0]] + c->sink[node[c->n_layers - 1]], d = 0;
@@ -136,6 +137,7 @@ static bool bisect(rounding *r, double *w_damage) {
 }
 
 bool dil__px_round(const px_core *c, const int *node, double *w_damage, px_plan *best) {
+    if (c->real) return dil__px_fit_round(c, node, best);
     const size_t L = (size_t)c->n_layers, S = (size_t)c->n_nodes;
     rounding r = {.c = c, .node = node, .best = best};
     int *ints = dil__px_alloc(3 * L, sizeof *ints);

@@ -33,12 +33,19 @@ bool dil__px_graph_init(const px_core *c, px_graph *g) {
         least[l] = INFINITY;
         for (int q = 0; q < c->n_levels; q++) least[l] = fmin(least[l], px_bytes(c, l, q));
     }
+    const double last = least[L - 1];
     for (int s = 0; s < S; s++) {
         g->bit[s] = s < PX_MASK_MAX ? s : -1;
+        least[L - 1] = last;
+        for (int q = 0; q < c->n_levels; q++) least[L - 1] = fmin(least[L - 1], px_bytes_on(c, s, L - 1, q));
         for (int l = 0; l < L; l++) {
-            double sum = 0;
+            double sum = 0, extra = 0;
             int n = 0;
-            while (l + n < L && (sum += least[l + n]) <= c->store[s] * (1 + 1e-12)) n++;
+            for (; l + n < L; n++) {
+                sum += least[l + n];
+                if (c->extra) extra = fmax(extra, c->extra[l + n]);
+                if (sum + extra > c->store[s] * (1 + 1e-12)) break;
+            }
             g->run_max[s * L + l] = n;
             if (n > g->run_cap) g->run_cap = n;
         }
@@ -87,7 +94,7 @@ static void fill_rest(const px_core *c, const px_graph *g, px_weight *w, double 
             double *to = w->rest + px_rest_at(c, g, l, s, 0);
             for (size_t u = 0; u < M; u++) to[u] = INFINITY;
             for (int t = 0; t < S; t++)
-                if (t != s && px_hop(c, s, t) < INFINITY) lower(to, start + (size_t)t * M, w->sec * px_hop(c, s, t), M);
+                if (t != s && px_hop_into(c, s, t, l) < INFINITY) lower(to, start + (size_t)t * M, w->sec * px_hop_into(c, s, t, l), M);
         }
     }
     w->root = INFINITY;
@@ -146,6 +153,11 @@ static double best_visit(const px_core *c, const px_graph *g, const px_weight *w
     return least;
 }
 
+double dil__px_root_from(const px_core *c, const px_graph *g, const px_weight *w, int s) {
+    px_visit v;
+    return c->source[s] < INFINITY ? w->sec * c->source[s] + best_visit(c, g, w, 0, s, 0, &v) : INFINITY;
+}
+
 int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_visit *visit) {
     int n = 0, last = -1;
     unsigned mask = 0;
@@ -153,7 +165,7 @@ int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_
         double least = INFINITY;
         px_visit v = {0}, best = {0};
         for (int s = 0; s < c->n_nodes; s++) {
-            const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop(c, last, s);
+            const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop_into(c, last, s, l);
             if (!(hop < INFINITY)) continue;
             const double x = w->sec * hop + best_visit(c, g, w, l, s, mask, &v);
             if (x < least) {

@@ -24,12 +24,14 @@ static bool relaxed_use(px_root *r, double *damage) {
             r->node[v->first + l] = v->node;
         }
         const px_group g = {v->node, v->n, layers};
-        const double store = c->store[v->node];
-        if (!dil__px_group_levels(c, &r->w, &g, v->small ? store / 2 : store, r->n_units, r->level) &&
-            !dil__px_group_levels(c, &r->w, &g, store, r->n_units, r->level)) return false;
+        double extra = 0;
+        for (int l = 0; c->extra && l < v->n; l++) extra = fmax(extra, c->extra[v->first + l]);
+        const double store = c->store[v->node], room = store - extra;
+        if (!dil__px_group_levels(c, &r->w, &g, v->small ? fmin(store / 2, room) : room, r->n_units, r->level) &&
+            !dil__px_group_levels(c, &r->w, &g, room, r->n_units, r->level)) return false;
         for (int l = 0; l < v->n; l++) {
             *damage += px_damage(c, layers[l], r->level[l]);
-            r->used[v->node] += px_bytes(c, layers[l], r->level[l]);
+            r->used[v->node] += px_bytes_on(c, v->node, layers[l], r->level[l]);
         }
     }
     return true;

@@ -122,7 +122,7 @@ static bool make_children(walk *w, int layer, int last, unsigned mask) {
     const px_core *c = w->t->c;
     const px_graph *g = w->t->g;
     for (int s = 0; s < c->n_nodes; s++) {
-        const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop(c, last, s);
+        const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop_into(c, last, s, layer);
         if (!(hop < INFINITY)) continue;
         const bool spent = (mask & px_mask_of(g, s)) != 0;
         for (int n = 1; n <= g->run_max[s * c->n_layers + layer]; n++) {
@@ -145,7 +145,7 @@ static bool descend(walk *w, const px_visit *v, int last, unsigned mask) {
     const size_t n_w = (size_t)t->n_w;
     double cost[PX_WEIGHTS_MAX], before[PX_WEIGHTS_MAX];
     double *node_cost = w->node_cost + (size_t)v->node * n_w;
-    const double hop = last < 0 ? t->c->source[v->node] : px_hop(t->c, last, v->node);
+    const double hop = last < 0 ? t->c->source[v->node] : px_hop_into(t->c, last, v->node, v->first);
     if (!node_cost_after(w, v, cost)) return false;
     memcpy(before, node_cost, n_w * sizeof *before);
     const double *so_far = w->so_far + (size_t)w->n_visits * n_w;

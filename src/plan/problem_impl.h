@@ -29,10 +29,8 @@ typedef struct dil__job {
 } dil__job;
 
 dil_status dil__solve_milp(dil__job *job, dil_err *err);
-dil_status dil__solve_orders(dil__job *job, dil_err *err);
 dil_status dil__solve_exhaustive(dil__job *job, dil_err *err);
-dil_status dil__solve_path(dil__job *job, dil_err *err); /* DIL_EUNSUPPORTED for what dil__path_can refuses */
-bool dil__path_can(const dil_problem *p);
+dil_status dil__solve_path(dil__job *job, dil_err *err);
 /* dil_plan_solve, but the plan of a baseline that breaks a budget comes out too, with DIL_EINFEASIBLE; *out is NULL where there is
  * none. Its objective and bound are not set then. */
 dil_status dil__solve_any(const dil_problem *p, const dil_solve_options *o, dil_solution **out, dil_err *err);

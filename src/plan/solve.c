@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { AUTO_ORDERS_NODES = 5, AUTO_ORDERS_LAYERS = 8 }; /* more nodes have too many orders; few layers need none */
-
 typedef dil_status solver_fn(dil__job *job, dil_err *err);
 
 static const struct {
@@ -14,14 +12,13 @@ static const struct {
 } solvers[] = {
     {"milp", dil__solve_milp},
     {"path", dil__solve_path},
-    {"orders", dil__solve_orders},
     {"exhaustive", dil__solve_exhaustive},
 };
 
 const char *const *dil_plan_solvers(void)
 {
     static const char *const names[] = {
-        "auto", "path", "milp", "orders", "exhaustive", "baseline:best-single", "baseline:equal-split", "baseline:memory-proportional",
+        "auto", "path", "milp", "exhaustive", "baseline:best-single", "baseline:equal-split", "baseline:memory-proportional",
         "baseline:speed-proportional", "baseline:edgeshard", "baseline:halda", "baseline:uniform", "baseline:soft-quality", "baseline:paper",
         "baseline:equal-split+levels", "baseline:memory-proportional+levels", "baseline:speed-proportional+levels",
         "baseline:edgeshard+levels", "baseline:halda+levels", NULL};
@@ -96,12 +93,6 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
     return DIL_OK;
 }
 
-static const char *pick_solver(const dil_problem *p)
-{
-    if (dil__path_can(p)) return "path";
-    return p->n_nodes <= AUTO_ORDERS_NODES && p->n_layers > AUTO_ORDERS_LAYERS ? "orders" : "milp";
-}
-
 static dil_status run(dil_solution *s, dil__job *job, bool automatic, dil_err *err)
 {
     solver_fn *solve = NULL;
@@ -110,7 +101,7 @@ static dil_status run(dil_solution *s, dil__job *job, bool automatic, dil_err *e
         if (strcmp(solvers[i].name, s->solver) == 0) solve = solvers[i].solve;
     }
     dil_status ok = solve(job, err);
-    if (ok == DIL_ETIMEOUT && solve == dil__solve_orders && automatic) { /* a plan late is better than none */
+    if (ok == DIL_ETIMEOUT && automatic) { /* a plan late is better than none */
         snprintf(s->solver, sizeof s->solver, "milp");
         ok = dil__solve_milp(job, err);
     }
@@ -122,7 +113,7 @@ static dil_status check_call(const dil_problem *p, const dil_solve_options *o, c
     bool known = false;
     for (const char *const *n = dil_plan_solvers(); *n; n++) known = known || strcmp(*n, name) == 0;
     if (!known)
-        return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, orders, exhaustive, and the baselines: best-single, "
+        return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, exhaustive, and the baselines: best-single, "
                         "equal-split, memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper", name);
     if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
     return dil_problem_validate(p, err);
@@ -137,7 +128,7 @@ dil_status dil__solve_any(const dil_problem *p, const dil_solve_options *o, dil_
     dil_status ok = check_call(p, o, name, err);
     if (ok == DIL_OK) ok = dil__solution_new(p->n_layers, &s, err);
     if (ok != DIL_OK) return ok;
-    snprintf(s->solver, sizeof s->solver, "%s", automatic ? pick_solver(p) : name);
+    snprintf(s->solver, sizeof s->solver, "%s", automatic ? "path" : name);
     dil__job job = {.p = p, .goal = o->goal, .limit_sec = o->limit_sec, .gap = o->gap > 0 ? o->gap : 1e-4, .progress = o->progress,
                     .node = s->node, .level = s->level, .bound = -INFINITY};
     if (o->start_node && o->start_level && dil_problem_check(p, o->start_node, o->start_level, NULL, NULL) == DIL_OK) {

@@ -202,11 +202,11 @@ static void path_equals_enumeration_at_least_damage(void **state)
     run_seeds(20000, 400, random_bare, DIL_GOAL_DAMAGE, "path", 200);
 }
 
-static void orders_equals_enumeration(void **state)
+static void path_equals_enumeration_on_full_problems(void **state)
 {
     (void)state;
-    run_seeds(1000, 400, random_bare, DIL_GOAL_SEC, "orders", 200);
-    run_seeds(200000, 400, random_full, DIL_GOAL_SEC, "orders", 160);
+    run_seeds(50000, 3000, random_full, DIL_GOAL_SEC, "path", 1200);
+    run_seeds(90000, 1000, random_full, DIL_GOAL_DAMAGE, "path", 400);
 }
 
 int main(void)
@@ -217,7 +217,7 @@ int main(void)
         cmocka_unit_test(milp_equals_enumeration_at_least_damage),
         cmocka_unit_test(path_equals_enumeration_on_bare_problems),
         cmocka_unit_test(path_equals_enumeration_at_least_damage),
-        cmocka_unit_test(orders_equals_enumeration),
+        cmocka_unit_test(path_equals_enumeration_on_full_problems),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
