@@ -29,6 +29,8 @@ test: release           ## all tests, on the real model, against the reference i
 bench: release          ## speed figures, each beside its opponent in the same run
 	@tools/deps --prefix $(DILEMMA_DEPS) model llama
 	@for b in bench/*.sh; do echo "== $$b"; bash $$b || exit 1; done
+	@tools/deps --prefix $(DILEMMA_DEPS) python
+	@$(DILEMMA_DEPS)/venv/bin/python bench/plan --quick
 
 san: deps               ## unit tests under ASan+UBSan, then the threaded ones under TSan
 	@tools/deps --prefix $(DILEMMA_DEPS) clang model

@@ -1,7 +1,7 @@
 /* The baseline "paper": the formulation of DILEMMA, arXiv 2503.01704, as an integer program: x[l,s,q] binary, one choice a layer, the
  * delay of computing and of sending the hidden state from layer to layer, storage of weights, the quality budget. Sending is a
  * product of two choices and is made linear in the textbook way, y[l,s,s'] >= x[l,s] + x[l+1,s'] - 1; the authors hand the program
- * to PuLP, we hand it to HiGHS, which is faster than PuLP's CBC on it (bench/planner.sh times CBC on both formulations).
+ * to PuLP, we hand it to HiGHS, which is faster than PuLP's CBC on it (bench/plan times CBC on both formulations).
  *
  * It knows weights only: no buffers, chunks of a prompt, rates or shared tables. So that its plans can be used at all the largest
  * buffer of any layer is set aside on every node, and a tied head takes the embedding's level. Where it is solved to the end

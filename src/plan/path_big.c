@@ -167,6 +167,8 @@ static bool step(big *b, double value, double damage) {
 }
 
 static void begin_stage(big *b, double aim) {
+    dil_log(DIL_LOG_DEBUG, "path", "aim %.3g reached: plan %.6g, bound %.6g, %.2f s of CPU", b->aim, b->o->best->sec, b->o->bound,
+            (double)clock() / CLOCKS_PER_SEC);
     b->aim = aim;
     b->stage = -INFINITY;
     b->dropped = false;
@@ -282,7 +284,7 @@ bool dil__px_big_run(px_big *o) {
         }
         if (ok && !o->no_path) {
             drop(&b);
-            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, getenv("PX_M") ? atoi(getenv("PX_M")) : PRIME);
+            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, PRIME);
         }
         if (ok && !o->no_path) {
             ok = ascend(&b);
