@@ -4,6 +4,7 @@
  * labels above the limit can go. Of every layer the best labels are extended, few of one node. At the end the cheapest structures get levels. */
 #include "plan/path_ng.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,6 +137,7 @@ static bool search(beam *b, int room, int n_round, px_plan *best) {
 
 bool dil__px_ng_beam(px_ng *x, double limit, int room, int n_round, px_plan *best) {
     beam b = {.x = x, .limit = limit};
+    assert(!x->stale);
     b.at = dil__px_alloc((size_t)x->c->n_layers + 1, sizeof *b.at);
     b.n_same = dil__px_alloc((size_t)x->c->n_nodes, sizeof *b.n_same);
     const bool ok = b.at && b.n_same && search(&b, room, n_round, best);

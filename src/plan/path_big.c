@@ -185,6 +185,7 @@ static double damage_weight(const big *b) { return b->c->damage_max > 0 ? b->y[0
 static int ascend_once(big *b, int i) {
     const px_core *c = b->c;
     px_big *o = b->o;
+    const int learned = dil__px_ng_learn(&b->x); /* from the way before: what is learned takes effect with the next relaxation only */
     for (int s = 0; s < c->n_nodes; s++) b->price[s] = c->store[s] > 0 ? b->y[1 + s] / c->store[s] : 0;
     if (!dil__px_ng_relax(&b->x, damage_weight(b), b->price)) return -1;
     if (!(b->x.w.root < INFINITY)) { /* all dropped */
@@ -194,7 +195,6 @@ static int ascend_once(big *b, int i) {
         return 0;
     }
     const double value = px_seconds(c, &b->x.w, b->x.w.root), damage = dil__px_ng_way(&b->x);
-    const int learned = dil__px_ng_learn(&b->x);
     if (i % 10 == 0)
         dil_log(DIL_LOG_DEBUG, "path", "step %d: %.6g, bound %.6g, plan %.6g, %zu cells, %zu values, learned %d, theta %.3g, %.2f s of CPU", i, value, b->stage,
                 o->best->sec, b->x.n_cells, b->x.at[(size_t)(c->n_layers + 1) * (size_t)c->n_nodes], learned, b->theta, (double)clock() / CLOCKS_PER_SEC);
@@ -284,7 +284,7 @@ bool dil__px_big_run(px_big *o) {
         }
         if (ok && !o->no_path) {
             drop(&b);
-            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, PRIME);
+            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, PRIME); /* tables are out of date until the next relaxation */
         }
         if (ok && !o->no_path) {
             ok = ascend(&b);

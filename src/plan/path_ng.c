@@ -4,6 +4,7 @@
  * remember nothing are a vectorised minimum over a row of hops. A full table over all masks and successors was the alternative and took ten times longer. */
 #include "plan/path_ng.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,6 +195,7 @@ bool dil__px_ng_relax(px_ng *x, double damage, const double *price) {
     x->w.credit = 0;
     for (int s = 0; s < x->c->n_nodes; s++) x->w.credit += price[s] * x->c->store[s];
     if (!lay_out(x)) return false;
+    x->stale = false;
     dil_parallel(x->n_threads, (size_t)x->c->n_nodes, visits_of, x);
     backward(x);
     return true;
@@ -262,6 +264,7 @@ static bool add_levels(px_ng *x, const px_visit *v, double *damage) {
 }
 
 double dil__px_ng_way(px_ng *x) {
+    assert(!x->stale);
     double damage = 0;
     unsigned mask = 0, map[PX_NG_MEMORY];
     memset(x->used, 0, (size_t)x->c->n_nodes * sizeof *x->used);
@@ -290,6 +293,7 @@ static void teach(px_ng *x, int l, int s, int node) {
     const size_t k = cell(x, l, s);
     if (l >= x->c->n_layers || (!x->ends[k] && reach(x, l, s) == 0) || bit_of(x, k, node) || x->n_memory[k] == PX_NG_MEMORY) return;
     x->memory[k * PX_NG_MEMORY + x->n_memory[k]++] = node;
+    x->stale = true;
 }
 
 /* The cells of one visit, and those some layers aside, so that the same cycle a little shifted is no news. */
@@ -476,6 +480,7 @@ double dil__px_ng_drop(px_ng *x, double target) {
     const int L = c->n_layers, S = c->n_nodes;
     const double limit = px_limit(c, &x->w, target);
     double lost = INFINITY;
+    assert(!x->stale);
     forward(x, limit);
     bool *ends = calloc((size_t)(L + 1) * (size_t)S, sizeof *ends);
     if (!ends) return INFINITY; /* nothing is dropped */

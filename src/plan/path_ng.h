@@ -29,6 +29,7 @@ typedef struct px_ng {
     int n_visits;
     double *used;        /* [S] its bytes */
     int *level;          /* [L] of one visit */
+    bool stale;          /* something was learned: values and masks do not fit until the next relaxation */
     size_t n_cells;      /* where visits start that can matter */
 } px_ng;
 
@@ -39,10 +40,12 @@ void dil__px_ng_revive(px_ng *x); /* everything matters again */
 bool dil__px_ng_relax(px_ng *x, double damage, const double *price);
 /* The cheapest way into x->visit and x->used -> its damage; INFINITY when it has no levels. */
 double dil__px_ng_way(px_ng *x);
-/* Where the way comes back to a node for a second large visit, the cells in between learn to remember it. -> cycles learned */
+/* Where the way comes back to a node for a second large visit, the cells in between learn to remember it. -> cycles learned. Until the
+ * next dil__px_ng_relax nothing but dil__px_ng_revive may be called. */
 int dil__px_ng_learn(px_ng *x);
 /* With few links: every cell remembers itself and the nodes around whose cheapest ways were cheapest, `most` together. Learning one way
- * after the other does not come to an end where many regions of the network are alike. After dil__px_ng_drop. false: no memory. */
+ * after the other does not come to an end where many regions of the network are alike. After dil__px_ng_drop; then as after learning.
+ * false: no memory. */
 bool dil__px_ng_prime(px_ng *x, int most);
 /* Drops visits that no plan faster than target contains, by the multipliers at hand. -> least seconds of a plan with a dropped one. */
 double dil__px_ng_drop(px_ng *x, double target);
