@@ -77,7 +77,7 @@ with tempfile.TemporaryDirectory() as tmp:
         e = json.loads(run("eval", out, "--teacher", p("m.gguf"), "--data", p("t.txt"), "--chunks", "2", "--json", "--quiet", "-t", "1").stdout)
         assert e["bytes"] == total, (e["bytes"], total)
         assert abs(e["ratio_to_fp32"] - total / 4 / prof["model"]["n_params"]) < 1e-9, (e["ratio_to_fp32"], total, prof["model"]["n_params"])
-        assert set(e) == set("tokens loss perplexity kl_mean kl_stderr kl_p99 top1_agreement em f1 bytes bits_per_weight ratio_to_fp32".split())
+        assert set(e) == set("tokens loss perplexity kl_mean kl_stderr kl_p99 kl_max teacher_loss top1_agreement em f1 bytes bits_per_weight ratio_to_fp32".split())
         print(f"{method}: KL {e['kl_mean']:.4f}")
         if method == "rtn": rtn = e["kl_mean"]
         if method == "layerwise": assert e["kl_mean"] < rtn, "error feedback did not help"

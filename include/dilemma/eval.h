@@ -49,7 +49,7 @@ typedef struct dil_eval_result {
 dil_status dil_eval(const char *model, const char *teacher, const dil_eval_opts *opts, const dil_progress *progress,
                     dil_eval_result *out, dil_err *err);
 
-/* Writes the result as a JSON object: tokens, loss, perplexity, kl_mean, kl_stderr, kl_p99, top1_agreement, em, f1, bytes,
+/* Writes the result as a JSON object: tokens, loss, perplexity, kl_mean, kl_stderr, kl_p99, kl_max, teacher_loss, top1_agreement, em, f1, bytes,
  * bits_per_weight, ratio_to_fp32; null where it does not apply. path "-": standard output. */
 dil_status dil_eval_write_json(const dil_eval_result *r, const char *path, dil_err *err);
 

@@ -1,6 +1,7 @@
 /* Calibration statistics by a tap on the running graph: bounded memory, whatever the length of the data. */
 #include "quant/calib.h"
 
+#include "quant/keyed.h"
 #include "quant/session.h"
 
 #include <inttypes.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRIES_MAX = 32768, COLS_MAX = 1 << 20 };
+enum { COLS_MAX = 1 << 20 };
 
 typedef struct entry {
     char name[DIL_TENSOR_NAME_MAX];
@@ -18,8 +19,7 @@ typedef struct entry {
 } entry;
 
 struct dil__imatrix {
-    entry *e; /* [n] in the order of first sight */
-    size_t n, cap, last;
+    dil__keyed e; /* of entries */
     uint64_t n_tokens, n_ctx;
     dil__calib_sink sink;
 };
@@ -78,52 +78,43 @@ dil_status dil__calib_tokens(const dil_tokenizer *tok, const char *path, dil_dat
 void dil__imatrix_free(dil__imatrix *m)
 {
     if (!m) return;
-    for (size_t i = 0; i < m->n; i++) {
-        free(m->e[i].sum2);
-        free(m->e[i].mean);
+    for (size_t i = 0; i < m->e.n; i++) {
+        entry *e = dil__keyed_at(&m->e, i);
+        free(e->sum2);
+        free(e->mean);
     }
-    free(m->e);
+    free(m->e.item);
     free(m);
-}
-
-/* The tensors come in the same order for every batch: the next one is nearly always the one asked for. */
-static entry *find(dil__imatrix *m, const char *name)
-{
-    for (size_t k = 0; k < m->n; k++) {
-        size_t i = (m->last + k) % m->n;
-        if (strcmp(m->e[i].name, name) == 0) {
-            m->last = i + 1;
-            return &m->e[i];
-        }
-    }
-    return NULL;
 }
 
 static entry *add_entry(dil__imatrix *m, const char *name, uint64_t n_cols, dil_err *err)
 {
-    if (m->n >= ENTRIES_MAX || n_cols == 0 || n_cols > COLS_MAX || strlen(name) >= DIL_TENSOR_NAME_MAX) {
-        dil_fail(err, DIL_ELIMIT, "%s: more than %d tensors or %d columns", name, ENTRIES_MAX, COLS_MAX);
+    if (n_cols == 0 || n_cols > COLS_MAX) {
+        dil_fail(err, DIL_ELIMIT, "%s: %" PRIu64 " columns, at most %d", name, n_cols, COLS_MAX);
         return NULL;
     }
-    if (m->n == m->cap) {
-        size_t cap = m->cap ? 2 * m->cap : 64;
-        entry *more = realloc(m->e, cap * sizeof *more);
-        if (!more) {
-            dil_fail(err, DIL_EMEMORY, "out of memory for %zu tensors", cap);
-            return NULL;
-        }
-        m->e = more;
-        m->cap = cap;
-    }
-    entry *e = &m->e[m->n];
-    *e = (entry){.n_cols = n_cols, .sum2 = calloc(n_cols, sizeof(double)), .mean = calloc(n_cols, sizeof(float))};
-    snprintf(e->name, sizeof e->name, "%s", name);
-    m->n++;
-    if (!e->sum2 || !e->mean) {
-        dil_fail(err, DIL_EMEMORY, "%s: out of memory", name);
-        return NULL;
-    }
-    return e;
+    entry *e = dil__keyed_add(&m->e, name, err);
+    if (!e) return NULL;
+    e->n_cols = n_cols;
+    e->sum2 = calloc(n_cols, sizeof(double));
+    e->mean = calloc(n_cols, sizeof(float));
+    if (e->sum2 && e->mean) return e;
+    dil_fail(err, DIL_EMEMORY, "%s: out of memory", name);
+    return NULL;
+}
+
+static entry *entry_at(const dil__imatrix *m, size_t i)
+{
+    return dil__keyed_at(&m->e, i);
+}
+
+static dil__imatrix *new_imatrix(uint64_t n_ctx)
+{
+    dil__imatrix *m = calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->e.size = sizeof(entry);
+    m->n_ctx = n_ctx;
+    return m;
 }
 
 static void add_rows(entry *e, const float *x, uint64_t n_rows)
@@ -139,7 +130,7 @@ static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_row
 {
     dil__imatrix *m = ctx;
     if (m->sink.st != DIL_OK) return;
-    entry *e = find(m, tensor);
+    entry *e = dil__keyed_find(&m->e, tensor);
     if (!e) e = add_entry(m, tensor, n_cols, &m->sink.err);
     if (!e) m->sink.st = m->sink.err.code;
     else if (e->n_cols != n_cols) m->sink.st = dil_fail(&m->sink.err, DIL_EINTERNAL, "%s: %" PRIu64 " columns, then %" PRIu64, tensor, e->n_cols, n_cols);
@@ -148,8 +139,8 @@ static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_row
 
 static dil_status finish(dil__imatrix *m, dil_err *err)
 {
-    for (size_t i = 0; i < m->n; i++) {
-        entry *e = &m->e[i];
+    for (size_t i = 0; i < m->e.n; i++) {
+        entry *e = entry_at(m, i);
         for (uint64_t j = 0; j < e->n_cols; j++) {
             e->mean[j] = (float)(e->sum2[j] / (double)e->n_rows);
             if (!isfinite(e->mean[j]))
@@ -190,9 +181,8 @@ dil_status dil__imatrix_gather(const char *model, const dil_ids *ids, uint32_t n
                                const dil_progress *progress, dil__imatrix **out, dil_err *err)
 {
     dil__session s = {0};
-    dil__imatrix *m = calloc(1, sizeof *m);
+    dil__imatrix *m = new_imatrix(n_ctx);
     if (!m) return dil_fail(err, DIL_EMEMORY, "out of memory");
-    m->n_ctx = n_ctx;
     dil_status st = dil__session_open(&s, model, err);
     if (st == DIL_OK && dil_arch_n_params(&s.arch) <= DIL__FLOATS_PARAMS) st = dil__session_floats(&s, n_threads, err);
     if (st == DIL_OK) st = dil__session_start(&s, device, n_threads, n_ctx, NULL, err);
@@ -212,8 +202,8 @@ dil_status dil__imatrix_gather(const char *model, const dil_ids *ids, uint32_t n
 
 const float *dil__imatrix_row(const dil__imatrix *m, const char *tensor, uint64_t n_cols)
 {
-    for (size_t i = 0; m && i < m->n; i++)
-        if (strcmp(m->e[i].name, tensor) == 0) return m->e[i].n_cols == n_cols ? m->e[i].mean : NULL;
+    for (size_t i = 0; m && i < m->e.n; i++)
+        if (strcmp(entry_at(m, i)->name, tensor) == 0) return entry_at(m, i)->n_cols == n_cols ? entry_at(m, i)->mean : NULL;
     return NULL;
 }
 
@@ -252,9 +242,9 @@ static dil_status write_all(const dil__imatrix *m, dil_gguf_writer *w, const cha
     if (st == DIL_OK) st = dil_gguf_put_strs(w, "imatrix.datasets", names, &len, 1, err);
     if (st == DIL_OK) st = dil_gguf_put_u32(w, "imatrix.chunk_count", (uint32_t)((m->n_tokens + m->n_ctx - 1) / m->n_ctx), err);
     if (st == DIL_OK) st = dil_gguf_put_u32(w, "imatrix.chunk_size", (uint32_t)m->n_ctx, err);
-    for (size_t i = 0; i < m->n && st == DIL_OK; i++) st = put_pair(w, &m->e[i], true, err);
+    for (size_t i = 0; i < m->e.n && st == DIL_OK; i++) st = put_pair(w, entry_at(m, i), true, err);
     if (st == DIL_OK) st = dil_gguf_begin(w, path, err);
-    for (size_t i = 0; i < m->n && st == DIL_OK; i++) st = put_pair(w, &m->e[i], false, err);
+    for (size_t i = 0; i < m->e.n && st == DIL_OK; i++) st = put_pair(w, entry_at(m, i), false, err);
     return st == DIL_OK ? dil_gguf_commit(w, err) : st;
 }
 
@@ -281,9 +271,9 @@ static dil_status load_entry(dil__imatrix *m, const dil_gguf *g, const dil_tenso
         return dil_fail(err, DIL_EFORMAT, "%s: %s is no pair of F32 sums and one count", dil_gguf_path(g), t->name);
     float count;
     memcpy(&count, c->data, sizeof count);
-    if (!(count >= 1)) return dil_fail(err, DIL_EFORMAT, "%s: %s counts %g inputs", dil_gguf_path(g), name, (double)count);
+    if (!(count >= 1 && count <= 1e15f)) return dil_fail(err, DIL_EFORMAT, "%s: %s counts %g inputs", dil_gguf_path(g), name, (double)count);
     entry *e = add_entry(m, name, t->ne[0], err);
-    if (!e) return DIL_ELIMIT;
+    if (!e) return err ? err->code : DIL_ELIMIT;
     e->n_rows = (uint64_t)count;
     if (e->n_rows > m->n_tokens) m->n_tokens = e->n_rows;
     memcpy(e->mean, t->data, t->bytes);
@@ -295,21 +285,26 @@ static dil_status load_entry(dil__imatrix *m, const dil_gguf *g, const dil_tenso
     return DIL_OK;
 }
 
-dil_status dil__imatrix_load(const char *path, dil__imatrix **out, dil_err *err)
+dil_status dil__imatrix_read(const dil_gguf *g, dil__imatrix **out, dil_err *err)
 {
-    dil_gguf *g;
-    dil_status st = dil_gguf_open(path, &g, err);
-    if (st != DIL_OK) return st;
-    dil__imatrix *m = calloc(1, sizeof *m);
-    if (!m) st = dil_fail(err, DIL_EMEMORY, "out of memory");
-    else m->n_ctx = 512;
+    dil__imatrix *m = new_imatrix(512);
+    dil_status st = m ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory");
     for (size_t i = 0; i < dil_gguf_n_tensors(g) && st == DIL_OK; i++) st = load_entry(m, g, dil_gguf_tensor_at(g, i), err);
-    if (st == DIL_OK && m->n == 0) st = dil_fail(err, DIL_EFORMAT, "%s: no importance matrix in it", path);
-    dil_gguf_close(g);
+    if (st == DIL_OK && m->e.n == 0) st = dil_fail(err, DIL_EFORMAT, "%s: no importance matrix in it", dil_gguf_path(g));
     if (st != DIL_OK) {
         dil__imatrix_free(m);
         return st;
     }
     *out = m;
     return DIL_OK;
+}
+
+dil_status dil__imatrix_load(const char *path, dil__imatrix **out, dil_err *err)
+{
+    dil_gguf *g;
+    dil_status st = dil_gguf_open(path, &g, err);
+    if (st != DIL_OK) return st;
+    st = dil__imatrix_read(g, out, err);
+    dil_gguf_close(g);
+    return st;
 }

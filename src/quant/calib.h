@@ -40,5 +40,6 @@ uint64_t dil__imatrix_tokens(const dil__imatrix *m);
 /* GGUF as llama.cpp's llama-imatrix writes and reads it (TENSOR.in_sum2, TENSOR.counts). data: named in the file, may be NULL. */
 dil_status dil__imatrix_save(const dil__imatrix *m, const char *path, const char *data, dil_err *err);
 dil_status dil__imatrix_load(const char *path, dil__imatrix **out, dil_err *err);
+dil_status dil__imatrix_read(const dil_gguf *g, dil__imatrix **out, dil_err *err); /* of an open file, which may go */
 
 #endif

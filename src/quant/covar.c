@@ -1,25 +1,26 @@
 /* Covariances by a tap on the running graph. Sums are kept in double; each batch is one symmetric rank-k product. */
 #include "quant/covar.h"
 
+#include "quant/keyed.h"
 #include "quant/session.h"
 
 #include <cblas.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRIES_MAX = 8192, COLS_MAX = 16384 };
+enum { COLS_MAX = 16384 };
 #define DAMP 0.01
 
 typedef struct entry {
     char name[DIL_TENSOR_NAME_MAX];
     dil__hessian h;
+    float *mean; /* [h.n] the diagonal a row, when it was asked for */
 } entry;
 
 struct dil__covar {
-    entry *e; /* [n] in the order of first sight */
-    size_t n, cap, last;
+    dil__keyed e; /* of entries */
     uint64_t n_tokens;
-    const entry *factored; /* what u belongs to */
+    const void *factored; /* the entry that u belongs to */
     float *u;
     dil__calib_sink sink;
 };
@@ -37,40 +38,14 @@ static void canonical(const char *tensor, char out[DIL_TENSOR_NAME_MAX])
     }
 }
 
-/* Batches bring the tensors in one order: the next one is nearly always the one asked for. */
-static entry *find(dil__covar *c, const char *name)
-{
-    for (size_t k = 0; k < c->n; k++) {
-        size_t i = (c->last + k) % c->n;
-        if (strcmp(c->e[i].name, name) == 0) {
-            c->last = i + 1;
-            return &c->e[i];
-        }
-    }
-    return NULL;
-}
-
 static entry *add_entry(dil__covar *c, const char *name, uint64_t n_cols, dil_err *err)
 {
-    if (c->n >= ENTRIES_MAX || n_cols == 0 || n_cols > COLS_MAX) {
-        dil_fail(err, DIL_ELIMIT, "%s: error feedback takes at most %d inputs of %d columns", name, ENTRIES_MAX, COLS_MAX);
+    if (n_cols == 0 || n_cols > COLS_MAX) {
+        dil_fail(err, DIL_ELIMIT, "%s: error feedback takes inputs of at most %d columns, not %llu", name, COLS_MAX, (unsigned long long)n_cols);
         return NULL;
     }
-    if (c->n == c->cap) {
-        size_t cap = c->cap ? 2 * c->cap : 64;
-        entry *more = realloc(c->e, cap * sizeof *more);
-        if (!more) {
-            dil_fail(err, DIL_EMEMORY, "out of memory for %zu covariances", cap);
-            return NULL;
-        }
-        c->e = more;
-        c->cap = cap;
-    }
-    entry *e = &c->e[c->n];
-    if (dil__hessian_init(&e->h, (uint32_t)n_cols, err) != DIL_OK) return NULL;
-    snprintf(e->name, sizeof e->name, "%s", name);
-    c->n++;
-    return e;
+    entry *e = dil__keyed_add(&c->e, name, err);
+    return e && dil__hessian_init(&e->h, (uint32_t)n_cols, err) == DIL_OK ? e : NULL;
 }
 
 static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols)
@@ -79,9 +54,9 @@ static void on_tap(void *ctx, const char *tensor, const float *x, uint64_t n_row
     char name[DIL_TENSOR_NAME_MAX];
     canonical(tensor, name);
     /* A model without a gate has ffn_up alone: its input then comes under its own name. */
-    bool alone = strcmp(name, tensor) != 0 && !find(c, name);
+    bool alone = strcmp(name, tensor) != 0 && !dil__keyed_find(&c->e, name);
     if (c->sink.st != DIL_OK || (strcmp(name, tensor) != 0 && !alone)) return;
-    entry *e = find(c, tensor);
+    entry *e = dil__keyed_find(&c->e, tensor);
     if (!e) e = add_entry(c, tensor, n_cols, &c->sink.err);
     if (!e) c->sink.st = c->sink.err.code;
     else if (e->h.n != n_cols) c->sink.st = dil_fail(&c->sink.err, DIL_EINTERNAL, "%s: %u columns, then others", tensor, e->h.n);
@@ -97,6 +72,7 @@ dil_status dil__covar_gather(const char *model, const dil_ids *ids, uint32_t n_c
 {
     dil__covar *c = calloc(1, sizeof *c);
     if (!c) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    c->e.size = sizeof(entry);
     dil__session s = {0};
     dil_status st = dil__session_open(&s, model, err);
     if (st == DIL_OK) st = dil__session_start(&s, device, n_threads, n_ctx, NULL, err);
@@ -105,9 +81,10 @@ dil_status dil__covar_gather(const char *model, const dil_ids *ids, uint32_t n_c
         st = dil__calib_pass(&s, ids, n_ctx, &c->sink, &c->n_tokens, progress, err);
     }
     dil__session_close(&s);
-    for (size_t i = 0; i < c->n; i++) { /* the scratch has done its work */
-        free(c->e[i].h.batch);
-        c->e[i].h.batch = NULL;
+    for (size_t i = 0; i < c->e.n; i++) { /* the scratch has done its work */
+        entry *e = dil__keyed_at(&c->e, i);
+        free(e->h.batch);
+        e->h.batch = NULL;
     }
     if (st != DIL_OK) {
         dil__covar_free(c);
@@ -120,8 +97,12 @@ dil_status dil__covar_gather(const char *model, const dil_ids *ids, uint32_t n_c
 void dil__covar_free(dil__covar *c)
 {
     if (!c) return;
-    for (size_t i = 0; i < c->n; i++) dil__hessian_fini(&c->e[i].h);
-    free(c->e);
+    for (size_t i = 0; i < c->e.n; i++) {
+        entry *e = dil__keyed_at(&c->e, i);
+        dil__hessian_fini(&e->h);
+        free(e->mean);
+    }
+    free(c->e.item);
     free(c->u);
     free(c);
 }
@@ -131,14 +112,30 @@ uint64_t dil__covar_tokens(const dil__covar *c)
     return c->n_tokens;
 }
 
-dil_status dil__covar_factor(dil__covar *c, const char *tensor, uint64_t n_cols, const float **u, dil_err *err)
+/* The entry that a tensor's input is kept in. */
+static entry *entry_of(dil__covar *c, const char *tensor, uint64_t n_cols)
 {
     char name[DIL_TENSOR_NAME_MAX];
     canonical(tensor, name);
-    const entry *e = find(c, name);
-    if (!e) e = find(c, tensor);
+    entry *e = dil__keyed_find(&c->e, name);
+    if (!e) e = dil__keyed_find(&c->e, tensor);
+    return e && e->h.n == n_cols ? e : NULL;
+}
+
+const float *dil__covar_row(dil__covar *c, const char *tensor, uint64_t n_cols)
+{
+    entry *e = entry_of(c, tensor, n_cols);
+    if (!e || e->mean) return e ? e->mean : NULL;
+    e->mean = malloc(n_cols * sizeof *e->mean);
+    for (uint64_t i = 0; e->mean && i < n_cols; i++) e->mean[i] = (float)(e->h.sum[i * n_cols + i] / (double)e->h.n_rows);
+    return e->mean;
+}
+
+dil_status dil__covar_factor(dil__covar *c, const char *tensor, uint64_t n_cols, const float **u, dil_err *err)
+{
+    const entry *e = entry_of(c, tensor, n_cols);
     *u = NULL;
-    if (!e || e->h.n != n_cols) return DIL_OK;
+    if (!e) return DIL_OK;
     if (e != c->factored) {
         free(c->u);
         c->u = NULL;

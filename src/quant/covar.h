@@ -23,4 +23,7 @@ uint64_t dil__covar_tokens(const dil__covar *c);
  * each other share the work). *u is NULL where the tensor was not seen. Errors: DIL_EDATA (singular), DIL_EMEMORY. */
 dil_status dil__covar_factor(dil__covar *c, const char *tensor, uint64_t n_cols, const float **u, dil_err *err);
 
+/* The diagonal a token [n_cols], which is the tensor's row of an importance matrix; borrowed. NULL: not seen, or out of memory. */
+const float *dil__covar_row(dil__covar *c, const char *tensor, uint64_t n_cols);
+
 #endif

@@ -184,7 +184,7 @@ dil_status dil_eval_write_json(const dil_eval_result *r, const char *path, dil_e
     json_t *o = json_object();
     json_object_set_new(o, "tokens", json_integer((json_int_t)r->tokens));
     const struct { const char *key; double value; } num[] = {
-        {"loss", r->loss}, {"perplexity", r->perplexity}, {"kl_mean", r->kl_mean}, {"kl_stderr", r->kl_stderr}, {"kl_p99", r->kl_p99},
+        {"loss", r->loss}, {"perplexity", r->perplexity}, {"kl_mean", r->kl_mean}, {"kl_stderr", r->kl_stderr}, {"kl_p99", r->kl_p99}, {"kl_max", r->kl_max}, {"teacher_loss", r->teacher_loss},
         {"top1_agreement", r->top1_agreement}, {"em", r->em}, {"f1", r->f1}};
     for (size_t i = 0; i < sizeof num / sizeof num[0]; i++) json_object_set_new(o, num[i].key, number(num[i].value));
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));

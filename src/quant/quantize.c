@@ -154,7 +154,8 @@ static bool wants_feedback(const job *j)
 static dil_status calibrate(job *j, dil_err *err)
 {
     const dil_quantize_opts *o = j->opts;
-    bool feedback = wants_feedback(j), gather = !o->imatrix && (o->imatrix_data || needs_imatrix(j));
+    /* The covariances' diagonals are an importance matrix. */
+    bool feedback = wants_feedback(j), gather = !feedback && !o->imatrix && (o->imatrix_data || needs_imatrix(j));
     dil_status st = o->imatrix ? dil__imatrix_load(o->imatrix, &j->imatrix, err) : DIL_OK;
     if (st != DIL_OK || (!feedback && !gather)) return st;
     if (!o->imatrix_data)
@@ -248,6 +249,7 @@ static dil_status write_tensor(job *j, dil_gguf_writer *w, size_t i, dil_err *er
     }
     int threads = j->opts->n_threads ? j->opts->n_threads : dil_cpu_count();
     const float *importance = dil__imatrix_row(j->imatrix, t->name, t->ne[0]);
+    if (!importance && j->covar) importance = dil__covar_row(j->covar, t->name, t->ne[0]);
     if (j->type[i] != t->type && dil_type_get(j->type[i])->needs_imatrix && !importance)
         return dil_fail(err, DIL_EDATA, "%s: the importance matrix does not have it (made from another model?), and %s needs it", t->name,
                         dil_type_get(j->type[i])->name);
