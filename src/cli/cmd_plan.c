@@ -13,6 +13,7 @@ static struct {
     double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap, horizon, margin;
     int64_t context, tokens_in, tokens_out, pareto;
     bool json, explain;
+    dil_cli_list models;
 } opt;
 
 static const dil_cli_opt options[] = {
@@ -38,6 +39,9 @@ static const dil_cli_opt options[] = {
     {.name = "--from", .kind = DIL_CLI_STR, .out = &opt.from, .arg = "FILE", .help = "the plan that runs now: it stays unless another pays for the bytes to move (--json: the decision)"},
     {.name = "--horizon", .kind = DIL_CLI_NUM, .out = &opt.horizon, .arg = "SEC", .help = "with --from: for how long the network stays as it is (3600)", .min = 0, .max = 1e12},
     {.name = "--margin", .kind = DIL_CLI_NUM, .out = &opt.margin, .arg = "M", .help = "with --from: the gain must be 1+M times the cost (0.1)", .min = 0, .max = 1e6},
+    {.name = "--model-profile", .kind = DIL_CLI_LIST, .out = &opt.models, .arg = "F[:key=value]...",
+     .help = "several models at once, in place of --profile: F:rate=0.5:max-ratio=0.13; keys rate, weight (the rate), max-ratio,\n"
+             "max-kl, max-loss-increase, slack, tokens-in, tokens-out, context; other options hold for all"},
     {.name = "--explain", .kind = DIL_CLI_FLAG, .out = &opt.explain, .help = "what binds, and what more memory, faster links or a wider budget would bring"},
     {.name = "--pareto", .kind = DIL_CLI_INT, .out = &opt.pareto, .arg = "N", .help = "N proved plans from the smallest damage to the least delay: -o front.csv, --svg front.svg", .min = 2, .max = 1000},
     {.name = "--pareto-over", .kind = DIL_CLI_STR, .out = &opt.pareto_over, .arg = "WHAT", .help = "damage or ratio (damage)"},
@@ -51,7 +55,8 @@ static const dil_cli_opt options[] = {
 };
 
 static const char usage[] = "--profile FILE --cluster FILE [--max-ratio R] [--max-kl X] [--max-loss-increase PCT] -o plan.json\n"
-                            "       dilemma plan --problem FILE [--json] [-o FILE]";
+                            "       dilemma plan --problem FILE [--json] [-o FILE]\n"
+                            "       dilemma plan --cluster FILE --model-profile F:rate=R:max-ratio=X --model-profile G:... -o plan.json";
 static const char about[] =
     "Decides which node holds each layer and at which ggml types, jointly, so that an answer comes as soon as possible within\n"
     "storage and quality. --max-kl and --max-loss-increase are quality budgets, --max-ratio is a limit on the file's size; with\n"
@@ -240,6 +245,12 @@ static int run(int argc, char **argv)
         if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto || opt.from)
             return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain, --pareto or --from");
         return run_problem();
+    }
+    if (opt.models.n) {
+        if (opt.profile || !opt.cluster || opt.svg || opt.explain || opt.pareto || opt.from || opt.compare)
+            return dil_cli_usage("plan: --model-profile needs --cluster, and no --profile, --svg, --explain, --pareto, --from or --compare");
+        dil_plan_options o = collect();
+        return dil__cli_fleet(&opt.models, opt.cluster, &o, opt.out, opt.json);
     }
     if (!opt.profile || !opt.cluster) return dil_cli_usage("plan: --profile and --cluster are needed, or --problem (see dilemma plan --help)");
     if (opt.from && (opt.compare || opt.pareto)) return dil_cli_usage("plan: --from makes one plan: no --compare or --pareto");

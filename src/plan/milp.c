@@ -32,6 +32,8 @@ struct dil__milp {
     ints integral;
     nums row_lower, row_upper, value;  /* rows */
     ints start, index;
+    ints tag;                          /* [rows] what several models share, see dil__milp_part */
+    int now_tag;
     uint32_t n_places;                 /* a place is a node, or a stage of shape.order */
     uint32_t *node_of;                 /* [n_places] */
     struct arc { uint32_t from, to; const dil_hop *hop; } *arcs; /* [n_arcs] between places, sorted by from */
@@ -82,6 +84,8 @@ static void begin_row(dil__milp *m, double lower, double upper)
     push_num(m, &m->row_lower, lower);
     push_num(m, &m->row_upper, upper);
     push_int(m, &m->start, (int)m->value.n);
+    push_int(m, &m->tag, m->now_tag);
+    m->now_tag = DIL__TAG_OWN;
 }
 
 static void put(dil__milp *m, int col, double v)
@@ -307,6 +311,7 @@ static void add_store_rows(dil__milp *m)
     const dil_problem *p = m->p;
     for (uint32_t s = 0; s < p->n_nodes; s++) {
         double unit = p->store_bytes[s] > 0 ? p->store_bytes[s] : 1;
+        m->now_tag = dil__tag(p, DIL__TAG_STORE, s);
         begin_row(m, -INFINITY, p->store_bytes[s] / unit);
         for (uint32_t l = 0; l < p->n_layers; l++) {
             for (uint32_t q = 0; q < p->level_count[l]; q++) put_at_node(m, s, l, q, p->layer_bytes[(size_t)l * p->n_levels + q] / unit);
@@ -403,18 +408,22 @@ static void add_load_rows(dil__milp *m)
     if (isinf(p->load_max)) return;
     double unit = p->load_max > 0 ? p->load_max : 1;
     for (uint32_t s = 0; p->load && s < p->n_nodes; s++) {
+        m->now_tag = dil__tag(p, DIL__TAG_NODE, s);
         begin_load_row(m);
         put_cells(m, s, p->load, 1 / unit);
     }
     for (uint32_t i = 0; i < m->n_arcs; i++) {
         const dil_hop *h = m->arcs[i].hop;
         if (h->load == 0 || !first_arc_of(m, i)) continue;
+        m->now_tag = dil__tag(p, DIL__TAG_LINK, (uint32_t)(h - p->hops));
         begin_load_row(m);
         put_crossings(m, h, h->from, h->to, h->load / unit, p->head_share);
     }
     for (uint32_t s = 0; p->out_load && p->in_load && s < p->n_nodes; s++) {
+        m->now_tag = dil__tag(p, DIL__TAG_OUT, s);
         begin_load_row(m);
         put_crossings(m, NULL, s, DIL_NO_NODE, p->out_load[s] / unit, p->head_share);
+        m->now_tag = dil__tag(p, DIL__TAG_IN, s);
         begin_load_row(m);
         put_crossings(m, NULL, DIL_NO_NODE, s, p->in_load[s] / unit, p->head_share);
     }
@@ -491,6 +500,7 @@ dil_status dil__milp_build(const dil_problem *p, const dil__milp_shape *shape, d
     if (!m) return dil_fail(err, DIL_EMEMORY, "milp: out of memory");
     m->p = p;
     m->shape = *shape;
+    m->now_tag = DIL__TAG_OWN;
     dil_status s = lay_out(m, err);
     if (s != DIL_OK) {
         dil__milp_free(m);
@@ -519,7 +529,7 @@ void dil__milp_free(dil__milp *m)
 {
     if (!m) return;
     nums *n[] = {&m->cost, &m->upper, &m->row_lower, &m->row_upper, &m->value};
-    ints *i[] = {&m->integral, &m->start, &m->index};
+    ints *i[] = {&m->integral, &m->start, &m->index, &m->tag};
     for (size_t k = 0; k < sizeof n / sizeof *n; k++) free(n[k]->v);
     for (size_t k = 0; k < sizeof i / sizeof *i; k++) free(i[k]->v);
     free(m->node_of);
@@ -574,6 +584,29 @@ static void read_choice(const dil__milp *m, const double *v, uint32_t *node, uin
                 best = v[col];
                 node[l] = m->node_of[k];
                 level[l] = q;
+            }
+        }
+    }
+}
+
+dil__milp_part dil__milp_get(const dil__milp *m)
+{
+    return (dil__milp_part){view(m), m->scale, m->tag.v};
+}
+
+void dil__milp_choice(const dil__milp *m, const double *v, uint32_t *node, uint32_t *level)
+{
+    read_choice(m, v, node, level);
+}
+
+void dil__milp_fix(dil__milp *m, const uint32_t *node, const uint32_t *level)
+{
+    const dil_problem *p = m->p;
+    for (uint32_t l = 0; l < p->n_layers; l++) {
+        for (uint32_t k = 0; k < m->n_places; k++) {
+            for (uint32_t q = 0; q < p->n_levels; q++) {
+                int col = m->x[at(m, l, k, q)];
+                if (col >= 0 && (m->node_of[k] != node[l] || q != level[l])) m->upper.v[col] = 0;
             }
         }
     }

@@ -2,6 +2,7 @@
 #ifndef DIL_PLAN_MILP_H
 #define DIL_PLAN_MILP_H
 
+#include "plan/highs.h"
 #include "plan/problem_impl.h"
 
 typedef enum dil__budget { DIL__BUDGET_NONE, DIL__BUDGET_STORE, DIL__BUDGET_DAMAGE, DIL__BUDGET_FILE, DIL__BUDGET_LOAD } dil__budget;
@@ -33,5 +34,20 @@ dil_status dil__milp_build(const dil_problem *p, const dil__milp_shape *shape, d
 void dil__milp_free(dil__milp *m);
 dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil__milp_result *r, dil_err *err);
 double dil__milp_elastic_unit(const dil_problem *p, dil__budget which);
+
+/* For several models in one program. A row's tag says what is shared: what is left of capacity 1 of that node, link or connection. */
+enum { DIL__TAG_OWN = -1, DIL__TAG_STORE = 0, DIL__TAG_NODE, DIL__TAG_OUT, DIL__TAG_IN, DIL__TAG_LINK };
+static inline int dil__tag(const dil_problem *p, int kind, uint32_t i) /* i: node, or hop */
+{
+    return kind * (int)p->n_nodes + (int)i;
+}
+typedef struct dil__milp_part {
+    dil__mip mip;      /* borrowed from m */
+    double scale;      /* its costs are the problem's times this */
+    const int *tag;    /* [n_rows] */
+} dil__milp_part;
+dil__milp_part dil__milp_get(const dil__milp *m);
+void dil__milp_choice(const dil__milp *m, const double *v, uint32_t *node, uint32_t *level); /* v: of its own columns */
+void dil__milp_fix(dil__milp *m, const uint32_t *node, const uint32_t *level);               /* no other choice is left */
 
 #endif

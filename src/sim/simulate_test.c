@@ -262,6 +262,7 @@ static void a_node_that_never_returns_loses_requests_under_the_static_policy_alo
                             {.at_sec = 9, .kind = DIL_TRACE_REQUEST, .tokens_in = 9, .tokens_out = 9}};
     dil_trace t = {.events = e, .n_events = 3, .duration_sec = 20};
     s.o.plan.max_damage = 1;
+    s.o.first = plan;
     dil_sim_result *r = play(&s, &t);
     assert_true(r->n_lost == 2 && r->n_late == 2 && r->n_answered == 0 && isnan(r->mean_sec));
     assert_sec(r->outage_sec, 19, "outage", 0); /* to the end of the trace */
