@@ -1,6 +1,7 @@
 /* dilemma bench: tokens a second of prefill and of decoding, as llama-bench defines them: prefill of -p random tokens into an
  * empty context, decoding of -n single tokens from an empty context, one warm-up before each series. */
 #include "base/json.h"
+#include "cli/bench_layers.h"
 #include "cli/cli.h"
 #include "cli/model.h"
 
@@ -14,6 +15,7 @@ typedef struct bench {
     dil_cli_model model;
     const char *device;
     uint32_t n_prompt, n_decode, n_repeats, batch;
+    bool layers;
     int32_t *token, *pos;
     float *logits;
 } bench;
@@ -22,6 +24,7 @@ typedef struct result {
     int threads;
     double prefill[REPEATS_MAX], decode[REPEATS_MAX];
     dil_cli_spread pp, tg;
+    dil_cli_bench_layers *layers; /* NULL: not asked for */
 } result;
 
 static dil_status feed(const bench *b, dil_stage *s, uint32_t n, uint32_t step, dil_err *err)
@@ -66,6 +69,7 @@ static dil_status run_threads(const bench *b, result *r, dil_err *err)
     if (!status && b->n_decode) status = series(b, s, what, b->n_decode, 1, r->decode, err);
     dil_stage_close(s);
     dil_cli_progress_done();
+    if (!status && b->layers) status = dil_cli_bench_layers_run(&b->model, b->device, r->threads, b->n_decode / 2, b->batch, &r->layers, err);
     return status;
 }
 
@@ -78,6 +82,11 @@ static json_t *as_json(double *runs, uint32_t n, dil_cli_spread *out)
     return json_pack("{s:f,s:f,s:o}", "median", out->median, "spread", out->spread, "runs", list);
 }
 
+static double token_sec(const bench *b, const result *r)
+{
+    return b->n_decode ? 1 / r->tg.median : 0;
+}
+
 static json_t *report(bench *b, const char *path, result *r, size_t n)
 {
     uint64_t bytes, params;
@@ -86,7 +95,9 @@ static json_t *report(bench *b, const char *path, result *r, size_t n)
     for (size_t i = 0; i < n; i++) {
         json_t *pp = as_json(r[i].prefill, b->n_prompt ? b->n_repeats : 0, &r[i].pp);
         json_t *tg = as_json(r[i].decode, b->n_decode ? b->n_repeats : 0, &r[i].tg);
-        json_array_append_new(results, json_pack("{s:i,s:o,s:o}", "threads", r[i].threads, "pp_tok_sec", pp, "tg_tok_sec", tg));
+        json_t *one = json_pack("{s:i,s:o,s:o}", "threads", r[i].threads, "pp_tok_sec", pp, "tg_tok_sec", tg);
+        if (r[i].layers) json_object_set_new(one, "layers", dil_cli_bench_layers_json(r[i].layers, token_sec(b, &r[i])));
+        json_array_append_new(results, one);
     }
     return json_pack("{s:i,s:s,s:I,s:I,s:s,s:I,s:I,s:I,s:o}", "version", 1, "model", path, "bytes", (json_int_t)bytes, "n_params",
                      (json_int_t)params, "device", b->device ? b->device : "CPU", "n_prompt", (json_int_t)b->n_prompt, "n_decode",
@@ -101,6 +112,7 @@ static void print_table(const bench *b, const result *r, size_t n)
         if (b->n_prompt) snprintf(pp, sizeof pp, "%.1f (%.0f %%)", r[i].pp.median, r[i].pp.spread * 100);
         if (b->n_decode) snprintf(tg, sizeof tg, "%.1f (%.0f %%)", r[i].tg.median, r[i].tg.spread * 100);
         printf("%-8d  %20s  %20s\n", r[i].threads, pp, tg);
+        if (r[i].layers) dil_cli_bench_layers_print(r[i].layers, token_sec(b, &r[i]));
     }
 }
 
@@ -165,6 +177,7 @@ static int run(int argc, char **argv)
         {"--repeats", 'r', DIL_CLI_INT, &repeats, "N", "measurements of each (default 5)", 1, REPEATS_MAX, NULL},
         {"--batch", 'b', DIL_CLI_INT, &batch, "N", "prompt tokens at once (default 512)", 1, 8192, NULL},
         {"--device", 0, DIL_CLI_STR, &b.device, "NAME", "where to compute (default CPU)", 0, 0, NULL},
+        {"--layers", 0, DIL_CLI_FLAG, &b.layers, NULL, "each kind of layer by itself, and their sum beside the whole model", 0, 0, NULL},
         {"--json", 0, DIL_CLI_FLAG, &json, NULL, "machine-readable result on standard output", 0, 0, NULL},
         DIL_CLI_END};
     dil_cli_list pos = {0};
@@ -183,6 +196,7 @@ static int run(int argc, char **argv)
     dil_err err = {0};
     result *r = calloc(n, sizeof *r);
     dil_status s = r ? measure(&b, pos.item[0], list, n, r, !json, &err) : dil_fail(&err, DIL_EMEMORY, "no memory");
+    for (size_t i = 0; r && i < n; i++) dil_cli_bench_layers_free(r[i].layers);
     free(r);
     free(b.token);
     free(b.pos);
