@@ -12,7 +12,7 @@ static void use(const dil_tokenizer *t)
     if (dil_tokenize(t, text, sizeof text - 1, DIL_TOK_BOS | DIL_TOK_SPECIAL, &ids, NULL) == DIL_OK) {
         dil_buf b;
         dil_buf_init(&b, 1 << 20);
-        dil_detokenize(t, ids.id, ids.n, DIL_DETOK_SPECIAL, &b, NULL);
+        dil_detokenize(t, ids.id, ids.n, DIL_DETOK_SPECIAL | DIL_DETOK_START, &b, NULL);
         dil_buf_fini(&b);
         for (size_t i = 0; i < ids.n; i++) {
             if (ids.id[i] < 0 || (uint32_t)ids.id[i] >= dil_tokenizer_n_vocab(t)) abort();

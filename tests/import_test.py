@@ -16,7 +16,7 @@ from pathlib import Path
 try:
     import numpy as np
     from gguf import GGUFReader
-    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 except ImportError as e:
     print(f"SKIPPED: {e} (tools/deps python)")
     sys.exit(77)
@@ -473,6 +473,42 @@ def tokenizer_json():
     refused(f, "unsupported", "SentencePiece", "--no-tokenizer")
 
 
+def pieces():
+    """Llama 2's form of tokenizer.json: BPE over SentencePiece's pieces with byte fallback. Ids against `tokenizers`."""
+    import sentencepiece
+    words = [f"{a}{b}{c}" for a in ("pre", "un", "ver", "Straß", "") for b in ("stand", "lauf", "form", "e", "kind") for c in ("", "s", "ing", "en", "able", "e n", "  x", "1 29")]
+    (tmp / "corpus.txt").write_text("\n".join([*TEXT, *words, "日本語 日本 def f(x):    return x"]), "utf-8")
+    sentencepiece.SentencePieceTrainer.train(input=str(tmp / "corpus.txt"), model_prefix=str(tmp / "sp"), model_type="bpe", vocab_size=500, byte_fallback=True,
+                                             hard_vocab_limit=False, split_digits=True, allow_whitespace_only_pieces=True, normalization_rule_name="identity",
+                                             remove_extra_whitespaces=False, num_threads=1, minloglevel=2)
+    sp = sentencepiece.SentencePieceProcessor(model_file=str(tmp / "sp.model"))
+    n = sp.vocab_size()
+    vocab = {sp.id_to_piece(i): i for i in range(n)}
+    by_score = sorted((i for i in range(n) if not (sp.is_byte(i) or sp.is_control(i) or sp.is_unknown(i))), key=lambda i: -sp.get_score(i))
+    merges = [(t[:k], t[k:]) for t in map(sp.id_to_piece, by_score) for k in range(1, len(t)) if t[:k] in vocab and t[k:] in vocab]
+    t = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    t.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    t.add_special_tokens(["<unk>", "<s>", "</s>"])
+    f = with_tokenizer("llama", n)
+    t.save(str(f / "tokenizer.json"))
+    (f / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}))
+    texts = [*TEXT, *words, "überall Öl", "日本語です ▁ 😀", "\tdef f(x):\n        return x  \n", " ", "", "  two", "unverständlich"]
+    meta = {k: v.contents() for k, v in imported(f).fields.items() if k.startswith("tokenizer")}
+    assert meta["tokenizer.ggml.model"] == "llama" and meta["tokenizer.ggml.add_space_prefix"] is True and meta["tokenizer.ggml.add_bos_token"] is True
+    assert meta["tokenizer.ggml.token_type"][:4] == [2, 3, 3, 6] and meta["tokenizer.ggml.tokens"] == [sp.id_to_piece(i) for i in range(n)]
+    assert run(f, tmp / "pieces.gguf").returncode == 0
+    (tmp / "records").write_bytes(b"".join(struct.pack("<BI", 1, len(x.encode())) + x.encode() for x in texts))
+    p = subprocess.run([Path(os.environ["DILEMMA"]).parent / "model.tokenizer_test", "--ids", tmp / "pieces.gguf", tmp / "records"], capture_output=True, text=True, timeout=60)
+    for x, line in zip(texts, p.stdout.splitlines(), strict=True):
+        want = t.encode(x).ids if x else [1]  # the library puts a space into an empty text, sentencepiece does not
+        assert [int(i) for i in line.removeprefix("! ").split()] == want, (x, line, want)
+    doc = json.loads(t.to_str())
+    doc["normalizer"] = {"type": "NFKC"}
+    (f / "tokenizer.json").write_text(json.dumps(doc))
+    refused(f, "unsupported", "NFKC")
+
+
 def vocab_json_of_opt():
     """GPT-2's layout, with OPT's rules; on its real vocabulary where that is at hand."""
     t = trained(pre_tokenizers.ByteLevel(add_prefix_space=False), ["<s>", "<pad>", "</s>", "<unk>"])
@@ -518,7 +554,7 @@ def llama_cpp_loads_it():
 
 try:
     for test in (checkpoints_of_torch, safetensors_whole_and_in_shards, galactica_has_no_biases, biases_of_llama_are_reordered_too, rounding_and_overflow,
-                 lying_safetensors, lying_shards, lying_archives, config_errors, tokenizer_json, vocab_json_of_opt, llama_cpp_loads_it):
+                 lying_safetensors, lying_shards, lying_archives, config_errors, tokenizer_json, pieces, vocab_json_of_opt, llama_cpp_loads_it):
         test()
         print(f"{test.__name__}: ok", flush=True)
 finally:

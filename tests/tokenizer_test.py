@@ -319,12 +319,62 @@ def chat(name, model, template, ref, kind):
     print(f"{name}: {len(CONVERSATIONS)} conversations compared")
 
 
+# --- SentencePiece -----------------------------------------------------------------------------------------------------------
+
+class Pieces:
+    """sentencepiece's model with the methods of the other references that this test calls."""
+    def __init__(self, sp): self.sp = sp
+    def encode_batch(self, texts, add_special_tokens=False):
+        return [type("Ids", (), {"ids": self.sp.encode(t)}) for t in texts]
+
+
+def sentencepiece_model(texts, **settings):
+    """Trained under Llama 2's settings."""
+    import sentencepiece
+    corpus = TMP / "corpus.txt"
+    corpus.write_text("\n".join(t.replace("\n", " ")[:4000] for t in PAGE + texts if "\0" not in t), "utf-8")
+    sentencepiece.SentencePieceTrainer.train(input=str(corpus), model_prefix=str(TMP / "sp"), model_type="bpe", vocab_size=6000, hard_vocab_limit=False, byte_fallback=True,
+                                             split_digits=True, allow_whitespace_only_pieces=True, normalization_rule_name="identity",
+                                             remove_extra_whitespaces=False, character_coverage=0.9995, num_threads=1, minloglevel=2, **settings)
+    return sentencepiece.SentencePieceProcessor(model_file=str(TMP / "sp.model"))
+
+
+def write_pieces(sp, name, space_first=True):
+    n = sp.vocab_size()
+    path = TMP / f"{name}.gguf"
+    w = GGUFWriter(path, "llama")
+    w.add_tokenizer_model("llama")
+    w.add_tokenizer_pre("default")
+    w.add_token_list([sp.id_to_piece(i) for i in range(n)])
+    w.add_token_scores([sp.get_score(i) for i in range(n)])
+    w.add_token_types([2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else 1 for i in range(n)])
+    w.add_uint32("tokenizer.ggml.bos_token_id", sp.bos_id())
+    w.add_uint32("tokenizer.ggml.eos_token_id", sp.eos_id())
+    w.add_add_space_prefix(space_first)
+    w.write_header_to_file(); w.write_kv_data_to_file(); w.write_tensors_to_file(); w.close()
+    return path
+
+
+def llama2(texts):
+    # sentencepiece ends a text at a zero byte of its own, and nobody can tell U+2581 from a space afterwards
+    texts = [t for t in texts if "\0" not in t and "\u2581" not in t]
+    sp = sentencepiece_model(texts[:3000])
+    path = write_pieces(sp, "llama2")
+    if compare("Llama 2", path, Pieces(sp), texts, BOS, bos=sp.bos_id()):
+        fail("Llama 2: texts without round trip")
+    huge = "".join(texts[:2000])[:200000]
+    compare("Llama 2, one long text", path, Pieces(sp), [huge, "a" * 50000, " " * 20000, "ab " * 20000])
+    sp = sentencepiece_model(texts[:3000], add_dummy_prefix=False)
+    compare("without a space first", write_pieces(sp, "llama2-bare", False), Pieces(sp), texts[:4000])
+
+
 def main():
     given = data_texts()
     texts = PAGE + random_texts(3000) + every_character() + given
     opt(texts)
     smollm2(texts)
     llama3(texts)
+    llama2(texts)
     if skipped:
         print(f"{len(skipped)} SKIPPED, see above")
     print("FAILED" if failures else "passed", f"({failures} differences)")

@@ -4,7 +4,8 @@
  *   dil_tokenize(t, text, len, DIL_TOK_BOS, &ids, err);  dil_detokenize(t, ids.id, ids.n, 0, &buf, err);
  *
  * Byte-level BPE (tokenizer.ggml.model "gpt2") under the rules that tokenizer.ggml.pre names: gpt-2 (GPT-2, OPT), smollm,
- * llama-bpe. Ids equal those of the reference library (Hugging Face tokenizers). Text may be any bytes: what is not UTF-8 is
+ * llama-bpe; and SentencePiece BPE with byte fallback ("llama": Llama 2, TinyLlama). Ids equal those of the reference libraries
+ * (Hugging Face tokenizers, sentencepiece). Text may be any bytes: what is not UTF-8 is
  * tokenized byte by byte and comes back. A byte that the vocabulary has no token for (SmolLM2 lacks some control characters)
  * is left out, as the reference does. User-defined tokens (token_type 4) belong to the model's text and are always recognised;
  * control tokens only with DIL_TOK_SPECIAL. */
@@ -36,7 +37,8 @@ enum { DIL_TOK_BOS = 1,      /* put the leading token first where the model want
  * Cost   n log n in the longest word, else linear: about 5 million tokens a second on a core. */
 dil_status dil_tokenize(const dil_tokenizer *t, const char *text, size_t len, unsigned flags, dil_ids *out, dil_err *err);
 
-enum { DIL_DETOK_SPECIAL = 1 /* render special tokens by name instead of leaving them out */ };
+enum { DIL_DETOK_SPECIAL = 1, /* render special tokens by name instead of leaving them out */
+       DIL_DETOK_START = 2    /* the ids begin a text: the space that SentencePiece puts before it is dropped */ };
 /* Appends the bytes of n ids to out; a token may end inside a UTF-8 character. Errors: DIL_EFORMAT for an id outside the
  * vocabulary, DIL_ELIMIT for more than out->max bytes (out then holds what fitted). */
 dil_status dil_detokenize(const dil_tokenizer *t, const int32_t *id, size_t n, unsigned flags, dil_buf *out, dil_err *err);

@@ -5,6 +5,8 @@
  * scanning for the best pair each time, as is usual for short words, is quadratic on a page of one letter. */
 #include "model/vocab.h"
 
+#include "model/utf8.h"
+
 #include <stdlib.h>
 
 struct dil__symbol {
@@ -79,23 +81,48 @@ static void push_pair(const dil__vocab *v, dil__bpe *b, size_t *n_heap, int32_t 
 {
     int32_t next = at < 0 ? -1 : b->sym[at].next;
     if (next < 0) return;
-    int64_t rank = dil__vocab_rank(v, b->sym[at].id, b->sym[next].id);
+    int32_t made;
+    int64_t rank = dil__vocab_join(v, b->sym[at].id, b->sym[next].id, &made);
     if (rank >= 0) heap_push(b->heap, n_heap, (uint64_t)rank << 32 | (uint32_t)at);
 }
 
 static void merge(const dil__vocab *v, dil__bpe *b, size_t *n_heap, uint64_t key)
 {
-    uint32_t rank = (uint32_t)(key >> 32);
-    int32_t at = (int32_t)(uint32_t)key;
+    int32_t at = (int32_t)(uint32_t)key, made;
     struct dil__symbol *s = &b->sym[at];
-    if (s->id != v->left[rank] || s->next < 0 || b->sym[s->next].id != v->right[rank]) return;
+    if (s->id < 0 || s->next < 0 || dil__vocab_join(v, s->id, b->sym[s->next].id, &made) != (int64_t)(key >> 32)) return;
     struct dil__symbol *gone = &b->sym[s->next];
-    s->id = v->made[rank];
+    s->id = made;
     s->next = gone->next;
     gone->id = -1;
     if (s->next >= 0) b->sym[s->next].prev = at;
     push_pair(v, b, n_heap, s->prev);
     push_pair(v, b, n_heap, at);
+}
+
+static dil_status merge_all(const dil__vocab *v, dil__bpe *b, int32_t n, dil__ids *out, dil_err *err)
+{
+    if (n == 0) return DIL_OK;
+    b->sym[n - 1].next = -1;
+    size_t n_heap = 0;
+    for (int32_t i = 0; i + 1 < n; i++) push_pair(v, b, &n_heap, i);
+    while (n_heap > 0) merge(v, b, &n_heap, heap_pop(b->heap, &n_heap));
+    dil_status s = DIL_OK;
+    for (int32_t i = 0; i >= 0 && s == DIL_OK; i = b->sym[i].next) s = dil__ids_push(out, b->sym[i].id, err);
+    return s;
+}
+
+/* One character as its token, else as the tokens of its bytes; returns the new number of symbols. */
+static int32_t push_character(const dil__vocab *v, dil__bpe *b, int32_t n, const char *s, size_t len)
+{
+    int32_t id = dil__vocab_find(v, s, len);
+    for (size_t i = 0; i < (id >= 0 ? 1 : len); i++) {
+        int32_t one = id >= 0 ? id : v->byte_id[(uint8_t)s[i]];
+        if (one < 0) continue;
+        b->sym[n] = (struct dil__symbol){one, n - 1, n + 1};
+        n++;
+    }
+    return n;
 }
 
 dil_status dil__bpe_word(const dil__vocab *v, dil__bpe *b, const char *word, size_t len, dil__ids *out, dil_err *err)
@@ -115,11 +142,30 @@ dil_status dil__bpe_word(const dil__vocab *v, dil__bpe *b, const char *word, siz
         b->sym[n] = (struct dil__symbol){id, n - 1, n + 1};
         n++;
     }
-    if (n == 0) return DIL_OK;
-    b->sym[n - 1].next = -1;
-    size_t n_heap = 0;
-    for (int32_t i = 0; i + 1 < n; i++) push_pair(v, b, &n_heap, i);
-    while (n_heap > 0) merge(v, b, &n_heap, heap_pop(b->heap, &n_heap));
-    for (int32_t i = 0; i >= 0 && s == DIL_OK; i = b->sym[i].next) s = dil__ids_push(out, b->sym[i].id, err);
-    return s;
+    return merge_all(v, b, n, out, err);
+}
+
+dil_status dil__bpe_text(const dil__vocab *v, dil__bpe *b, const char *text, size_t len, bool space_first, dil__ids *out, dil_err *err)
+{
+    while (len > 0) {
+        size_t part = len < DIL__WORD_MAX ? len : DIL__WORD_MAX;
+        while (part < len && part > DIL__WORD_MAX - 4 && ((uint8_t)text[part] & 0xC0) == 0x80) part--; /* not inside a character */
+        dil_status s = reserve(b, part + 1, err);
+        if (s != DIL_OK) return s;
+        int32_t n = 0;
+        if (space_first) n = push_character(v, b, n, " ", 1);
+        for (size_t i = 0; i < part;) {
+            uint32_t cp;
+            size_t k = dil__utf8_get(text + i, part - i, &cp);
+            bool space = cp == 0x2581; /* the references cannot tell it from a space either */
+            n = push_character(v, b, n, space ? " " : text + i, space ? 1 : k ? k : 1);
+            i += k ? k : 1;
+        }
+        s = merge_all(v, b, n, out, err);
+        if (s != DIL_OK) return s;
+        space_first = false;
+        text += part;
+        len -= part;
+    }
+    return DIL_OK;
 }

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5 }; /* tokenizer.ggml.token_type */
+enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 }; /* tokenizer.ggml.token_type */
 
 typedef struct vocab {
     const dil__hf_vocab_files *f;
@@ -25,6 +25,8 @@ typedef struct vocab {
     size_t n_merges;
     bool add_bos;
     const char *pre;
+    bool pieces;        /* SentencePiece's BPE with byte fallback */
+    bool space_first;
 } vocab;
 
 static dil_status bad(const vocab *v, const char *why)
@@ -203,11 +205,73 @@ static dil_status check_model(const vocab *v, const json_t *doc, const json_t *m
     const json_t *normalizer = json_object_get(doc, "normalizer");
     if (type[0] && strcmp(type, "BPE") != 0)
         return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a model of type %.40s; byte-level BPE is supported", v->f->where, type);
-    if (json_is_true(json_object_get(model, "byte_fallback")))
-        return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a SentencePiece vocabulary (BPE with byte fallback); byte-level BPE is supported (import "
-                        "the weights alone with --no-tokenizer)", v->f->where);
+    if (v->pieces) return DIL_OK; /* read_piece_rules */
     if (normalizer && !json_is_null(normalizer)) return unsupported(v, "this normalizer", normalizer);
     return DIL_OK;
+}
+
+/* SentencePiece's spaces as tokenizer.json says them: put one first and spell all as U+2581 by a normalizer, or by Metaspace. */
+static bool is_escape_of_spaces(const json_t *o)
+{
+    return strcmp(str_of(o, "type"), "Replace") == 0 && strcmp(str_of(json_object_get(o, "pattern"), "String"), " ") == 0 &&
+           strcmp(str_of(o, "content"), "\xE2\x96\x81") == 0;
+}
+
+static dil_status read_piece_rules(vocab *v, const json_t *doc)
+{
+    const json_t *norm = json_object_get(doc, "normalizer"), *pre = json_object_get(doc, "pre_tokenizer");
+    const json_t *list = json_object_get(norm, "normalizers"), *first = json_array_get(list, 0);
+    bool no_norm = !norm || json_is_null(norm), no_pre = !pre || json_is_null(pre);
+    v->pre = "default";
+    if (no_pre && strcmp(str_of(norm, "type"), "Sequence") == 0 && json_array_size(list) == 2 && strcmp(str_of(first, "type"), "Prepend") == 0 &&
+        strcmp(str_of(first, "prepend"), "\xE2\x96\x81") == 0 && is_escape_of_spaces(json_array_get(list, 1))) {
+        v->space_first = true;
+        return DIL_OK;
+    }
+    if (no_pre && is_escape_of_spaces(norm)) return DIL_OK;
+    if (no_norm && strcmp(str_of(pre, "type"), "Metaspace") == 0 && strcmp(str_of(pre, "replacement"), "\xE2\x96\x81") == 0 && json_is_false(json_object_get(pre, "split"))) {
+        const char *scheme = str_of(pre, "prepend_scheme"); /* "first" and "always" differ only after special tokens */
+        v->space_first = strcmp(scheme, "never") != 0;
+        return DIL_OK;
+    }
+    return unsupported(v, "this normalizer of a SentencePiece vocabulary", no_norm ? pre : norm);
+}
+
+/* A token's score is the rank of the first merge that makes it, so that the higher score merges first as in the list; tokens that
+ * no merge makes (characters) never compete. */
+static dil_status put_scores(vocab *v)
+{
+    uint32_t n = v->c->arch.n_vocab;
+    float *score = dil_arena_push(v->arena, n, sizeof *score);
+    json_t *first = json_object(); /* spelling -> rank */
+    if (!score || !first) {
+        json_decref(first);
+        return no_memory(v);
+    }
+    char joined[1024];
+    for (size_t i = 0; i < v->n_merges; i++) {
+        const char *m = v->merge[i], *space = strchr(m, ' ');
+        size_t a = (size_t)(space - m), b = strlen(space + 1);
+        if (a + b >= sizeof joined) continue;
+        memcpy(joined, m, a);
+        memcpy(joined + a, space + 1, b + 1);
+        if (!json_object_get(first, joined)) json_object_set_new_nocheck(first, joined, json_integer((json_int_t)i));
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const json_t *rank = json_object_get(first, v->token[i]);
+        score[i] = rank ? -(float)(json_integer_value(rank) + 1) : v->kind[i] == NORMAL ? -(float)(v->n_merges + 1) : 0;
+    }
+    json_decref(first);
+    return dil_gguf_put_f32s(v->w, "tokenizer.ggml.scores", score, n, v->err);
+}
+
+static void mark_bytes(vocab *v)
+{
+    for (uint32_t i = 0; i < v->c->arch.n_vocab; i++) {
+        const char *t = v->token[i];
+        if (t && v->kind[i] != UNUSED && strlen(t) == 6 && memcmp(t, "<0x", 3) == 0 && t[5] == '>') v->kind[i] = BYTE;
+        if (t && strcmp(t, "<unk>") == 0) v->kind[i] = UNKNOWN;
+    }
 }
 
 /* Whether a sequence begins with a special token: the post-processor's template says so. */
@@ -228,15 +292,16 @@ static dil_status read_tokenizer_json(vocab *v)
 {
     const json_t *doc = v->f->tokenizer, *model = json_object_get(doc, "model");
     if (!json_is_object(model)) return bad(v, "tokenizer.json has no \"model\"");
+    v->pieces = json_is_true(json_object_get(model, "byte_fallback"));
     dil_status s = check_model(v, doc, model);
     if (s == DIL_OK) s = read_tokens(v, json_object_get(model, "vocab"), NORMAL);
     if (s == DIL_OK) s = read_added_list(v, json_object_get(doc, "added_tokens"));
     if (s == DIL_OK) s = read_merge_list(v, json_object_get(model, "merges"));
     if (s != DIL_OK) return s;
-    v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"));
-    if (!v->pre) return unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
     v->add_bos = template_adds_bos(json_object_get(doc, "post_processor"));
-    return DIL_OK;
+    if (v->pieces) return read_piece_rules(v, doc);
+    v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"));
+    return v->pre ? DIL_OK : unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
 }
 
 /* A special token of tokenizer_config.json or special_tokens_map.json: a string, or an object with "content". */
@@ -348,13 +413,16 @@ static dil_status convert(vocab *v)
     if (s == DIL_OK) s = read_added_decoder(v, json_object_get(v->f->config, "added_tokens_decoder"));
     if (s != DIL_OK) return s;
     mark_specials(v);
+    if (v->pieces) mark_bytes(v);
     s = put_specials(v);
     if (s == DIL_OK) s = fill_gaps(v);
-    if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.model", "gpt2", v->err);
+    if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.model", v->pieces ? "llama" : "gpt2", v->err);
     if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.pre", v->pre, v->err);
     if (s == DIL_OK) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.tokens", v->token, NULL, n, v->err);
     if (s == DIL_OK) s = dil_gguf_put_i32s(v->w, "tokenizer.ggml.token_type", v->kind, n, v->err);
-    if (s == DIL_OK) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.merges", v->merge, NULL, v->n_merges, v->err);
+    if (s == DIL_OK && !v->pieces) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.merges", v->merge, NULL, v->n_merges, v->err);
+    if (s == DIL_OK && v->pieces) s = put_scores(v);
+    if (s == DIL_OK && v->pieces) s = dil_gguf_put_bool(v->w, "tokenizer.ggml.add_space_prefix", v->space_first, v->err);
     return s == DIL_OK ? put_template(v) : s;
 }
 
@@ -400,8 +468,8 @@ static dil_status load_text(folder *d, const char *name, dil_buf *out)
 static dil_status no_tokenizer(folder *d, char pre[32])
 {
     if (have(d, "tokenizer.model"))
-        return dil_fail(d->err, DIL_EUNSUPPORTED, "%s: tokenizer: SentencePiece's tokenizer.model alone; byte-level BPE is supported (import the weights alone "
-                        "with --no-tokenizer)", d->dir);
+        return dil_fail(d->err, DIL_EUNSUPPORTED, "%s: tokenizer: SentencePiece's tokenizer.model alone; save tokenizer.json beside it, or import the weights alone "
+                        "with --no-tokenizer", d->dir);
     dil_log(DIL_LOG_WARN, "import", "%s: no tokenizer.json and no vocab.json: the model gets no tokenizer", d->dir);
     pre[0] = 0;
     return DIL_OK;

@@ -51,7 +51,7 @@ static dil_status set_bos(dil_tokenizer *t, const dil__tokenizer_src *src, dil_e
     if (s != DIL_OK) return s;
     if (src->add_bos == 1 && t->bos < 0)
         return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.add_bos_token is true, but there is no tokenizer.ggml.bos_token_id");
-    t->add_bos = t->bos >= 0 && (src->add_bos >= 0 ? src->add_bos == 1 : dil__pretok_default_bos(t->pre));
+    t->add_bos = t->bos >= 0 && (src->add_bos >= 0 ? src->add_bos == 1 : !t->pre || dil__pretok_default_bos(t->pre));
     return DIL_OK;
 }
 
@@ -59,7 +59,8 @@ dil_status dil__tokenizer_build(const dil__tokenizer_src *src, dil_tokenizer **o
 {
     dil_tokenizer *t = calloc(1, sizeof *t);
     if (!t) return dil_fail(err, DIL_EMEMORY, "out of memory for the tokenizer");
-    dil_status s = dil__pretok_new(src->pre.s, src->pre.len, &t->pre, err);
+    dil_status s = src->vocab.scores ? DIL_OK : dil__pretok_new(src->pre.s, src->pre.len, &t->pre, err);
+    t->space_first = src->space_first;
     if (s == DIL_OK) s = dil__vocab_init(&t->vocab, &src->vocab, err);
     if (s == DIL_OK) s = set_bos(t, src, err);
     if (s == DIL_OK) s = mark_eog(t, src, err);
@@ -95,6 +96,13 @@ static dil_status take_word(void *ctx, const char *word, size_t len, dil_err *er
     return dil__bpe_word(&run->t->vocab, &run->bpe, word, len, &run->ids, err);
 }
 
+static dil_status take_section(dil__tokenizing *run, const char *text, size_t len, dil_err *err)
+{
+    const dil_tokenizer *t = run->t;
+    if (t->pre) return dil__pretok_split(t->pre, text, len, take_word, run, err);
+    return dil__bpe_text(&t->vocab, &run->bpe, text, len, t->space_first, &run->ids, err);
+}
+
 dil_status dil__tokenizing_text(dil__tokenizing *run, const char *text, size_t len, bool control, dil_err *err)
 {
     const dil_tokenizer *t = run->t;
@@ -108,11 +116,11 @@ dil_status dil__tokenizing_text(dil__tokenizing *run, const char *text, size_t l
             i++;
             continue;
         }
-        s = dil__pretok_split(t->pre, text + start, i - start, take_word, run, err);
+        s = take_section(run, text + start, i - start, err);
         if (s == DIL_OK) s = dil__ids_push(&run->ids, id, err);
         start = i += n;
     }
-    return s == DIL_OK ? dil__pretok_split(t->pre, text + start, len - start, take_word, run, err) : s;
+    return s == DIL_OK ? take_section(run, text + start, len - start, err) : s;
 }
 
 void dil__tokenizing_end(dil__tokenizing *run, dil_status s, dil_ids *out)
@@ -154,11 +162,15 @@ const char *dil_token_bytes(const dil_tokenizer *t, int32_t id, size_t *len)
 
 dil_status dil_detokenize(const dil_tokenizer *t, const int32_t *id, size_t n, unsigned flags, dil_buf *out, dil_err *err)
 {
+    bool begins = (flags & DIL_DETOK_START) && t->space_first;
     for (size_t i = 0; i < n; i++) {
         size_t len;
         const char *s = dil_token_bytes(t, id[i], &len);
         if (!s) return dil_fail(err, DIL_EFORMAT, "token %zu of %zu is %d, the vocabulary has %u", i, n, id[i], t->vocab.n);
-        if (!(flags & DIL_DETOK_SPECIAL) && dil__vocab_is_special(&t->vocab, id[i])) continue;
+        bool special = dil__vocab_is_special(&t->vocab, id[i]);
+        if (begins && !special && len > 0 && s[0] == ' ') s++, len--;
+        begins = special && (flags & DIL_DETOK_START) && t->space_first; /* each section of text has its own space before it */
+        if (special && !(flags & DIL_DETOK_SPECIAL)) continue;
         if (!dil_buf_append(out, s, len)) return dil_fail(err, DIL_ELIMIT, "the text of %zu tokens passes %zu bytes", n, out->max);
     }
     return DIL_OK;

@@ -60,6 +60,21 @@ static dil_status guess_types(const dil_gguf *g, size_t n_tokens, int32_t **out,
     return DIL_OK;
 }
 
+static dil_status scores(const dil_gguf *g, size_t n_tokens, float **out, dil_err *err)
+{
+    static const char key[] = "tokenizer.ggml.scores";
+    const dil_gguf_kv *kv = dil_gguf_kv_find(g, key);
+    if (!kv || kv->kind != DIL_GGUF_ARRAY || kv->elem_kind != DIL_GGUF_F32)
+        return dil_fail(err, DIL_EFORMAT, "%s: %s is missing or not an array of floats; tokenizer.ggml.model llama needs it", dil_gguf_path(g), key);
+    if (kv->n != n_tokens)
+        return dil_fail(err, DIL_EFORMAT, "%s: %s has %llu entries for %zu tokens", dil_gguf_path(g), key, (unsigned long long)kv->n, n_tokens);
+    float *x = calloc(n_tokens ? n_tokens : 1, sizeof *x);
+    if (!x) return dil_fail(err, DIL_EMEMORY, "out of memory for %s", key);
+    if (n_tokens) memcpy(x, kv->data, n_tokens * sizeof *x);
+    *out = x;
+    return DIL_OK;
+}
+
 static int64_t id_of(const dil_gguf *g, const char *key)
 {
     int64_t id = -1;
@@ -93,25 +108,31 @@ dil_status dil_tokenizer_new(const dil_gguf *g, dil_tokenizer **out, dil_err *er
                               .add_bos = add_bos(g)};
     dil__str model;
     dil_status s = required_str(g, "tokenizer.ggml.model", &model, err);
-    if (s == DIL_OK && !is_str(model, "gpt2"))
-        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is %s; known is gpt2 (byte-level BPE)", dil_gguf_path(g),
+    bool pieces = s == DIL_OK && is_str(model, "llama");
+    if (s == DIL_OK && !pieces && !is_str(model, "gpt2"))
+        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is %s; known are gpt2 (byte-level BPE) and llama (SentencePiece BPE)", dil_gguf_path(g),
                      dil__show(model.s, model.len).text);
-    if (s == DIL_OK) s = required_str(g, "tokenizer.ggml.pre", &src.pre, err);
+    if (s == DIL_OK && !pieces) s = required_str(g, "tokenizer.ggml.pre", &src.pre, err);
     dil__str *tokens = NULL, *merges = NULL;
     int32_t *type = NULL;
+    float *score = NULL;
     if (s == DIL_OK) s = strings(g, "tokenizer.ggml.tokens", &tokens, &src.vocab.n_tokens, err);
-    if (s == DIL_OK) s = strings(g, "tokenizer.ggml.merges", &merges, &src.vocab.n_merges, err);
+    if (s == DIL_OK && !pieces) s = strings(g, "tokenizer.ggml.merges", &merges, &src.vocab.n_merges, err);
+    if (s == DIL_OK && pieces) s = scores(g, src.vocab.n_tokens, &score, err);
+    if (pieces && !dil_gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &src.space_first)) src.space_first = true;
     if (s == DIL_OK) s = types(g, src.vocab.n_tokens, &type, err);
     if (s == DIL_OK && !type) s = guess_types(g, src.vocab.n_tokens, &type, err);
     if (s == DIL_OK) {
         src.vocab.tokens = tokens;
         src.vocab.merges = merges;
         src.vocab.types = type;
+        src.vocab.scores = score;
         if (!dil_gguf_get_str(g, "tokenizer.chat_template", &src.chat_template.s, &src.chat_template.len)) src.chat_template.len = 0;
         s = dil__tokenizer_build(&src, out, err);
     }
     free(tokens);
     free(merges);
     free(type);
+    free(score);
     return s;
 }

@@ -12,11 +12,13 @@ typedef struct dil__tokenizer_src {
     dil__str pre, chat_template;
     int64_t bos, eos, eot, eom; /* -1: none */
     int add_bos;                /* -1: not said, the family's rule */
+    bool space_first;           /* SentencePiece: a text begins as if a space stood before it */
 } dil__tokenizer_src;
 
 struct dil_tokenizer {
     dil__vocab vocab;
-    dil__pretok *pre;
+    dil__pretok *pre; /* NULL: SentencePiece */
+    bool space_first;
     dil__chat chat;
     int32_t bos, eos;
     bool add_bos;

@@ -428,7 +428,7 @@ static dil_status answer(const dil_tokenizer *t, uint8_t flag, const char *s, si
         st = dil_tokenize(t, s, len, flag, &ids, err);
         dil_buf back;
         dil_buf_init(&back, 4 * len + 1000);
-        if (st == DIL_OK) st = dil_detokenize(t, ids.id, ids.n, flag & DIL_TOK_SPECIAL ? DIL_DETOK_SPECIAL : 0, &back, err);
+        if (st == DIL_OK) st = dil_detokenize(t, ids.id, ids.n, DIL_DETOK_START | (flag & DIL_TOK_SPECIAL ? DIL_DETOK_SPECIAL : 0), &back, err);
         if (st == DIL_OK && (back.len != len || memcmp(dil_buf_str(&back), s, len) != 0)) fputs("! ", stdout);
         dil_buf_fini(&back);
     }

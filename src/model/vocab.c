@@ -53,11 +53,15 @@ static uint64_t mix(uint64_t h)
     return h ^ h >> 32;
 }
 
-static uint32_t hash_bytes(const char *s, size_t len)
+static uint64_t hash_more(uint64_t h, const char *s, size_t len)
 {
-    uint64_t h = 0xCBF29CE484222325u;
     for (size_t i = 0; i < len; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001B3u;
-    return (uint32_t)mix(h);
+    return h;
+}
+
+static uint32_t hash_bytes(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    return (uint32_t)mix(hash_more(hash_more(0xCBF29CE484222325u, a, a_len), b, b_len));
 }
 
 static uint32_t hash_pair(int32_t left, int32_t right)
@@ -79,21 +83,21 @@ static const char *token_at(const dil__vocab *v, uint32_t id, size_t *len)
     return v->bytes + v->offset[id];
 }
 
-/* The slot that holds these bytes, or the free one where they belong. */
-static uint32_t *token_slot(const dil__vocab *v, const char *bytes, size_t len)
+/* The slot that holds these bytes (a and then b), or the free one where they belong. */
+static uint32_t *token_slot(const dil__vocab *v, const char *a, size_t a_len, const char *b, size_t b_len)
 {
-    for (uint32_t i = hash_bytes(bytes, len) & v->slot_mask;; i = (i + 1) & v->slot_mask) {
+    for (uint32_t i = hash_bytes(a, a_len, b, b_len) & v->slot_mask;; i = (i + 1) & v->slot_mask) {
         uint32_t *slot = &v->slot[i];
         if (*slot == 0) return slot;
         size_t n;
         const char *t = token_at(v, *slot - 1, &n);
-        if (n == len && memcmp(t, bytes, len) == 0) return slot;
+        if (n == a_len + b_len && memcmp(t, a, a_len) == 0 && (b_len == 0 || memcmp(t + a_len, b, b_len) == 0)) return slot;
     }
 }
 
 int32_t dil__vocab_find(const dil__vocab *v, const char *bytes, size_t len)
 {
-    return (int32_t)*token_slot(v, bytes, len) - 1;
+    return (int32_t)*token_slot(v, bytes, len, NULL, 0) - 1;
 }
 
 static uint32_t *pair_slot(const dil__vocab *v, int32_t left, int32_t right)
@@ -104,9 +108,20 @@ static uint32_t *pair_slot(const dil__vocab *v, int32_t left, int32_t right)
     }
 }
 
-int64_t dil__vocab_rank(const dil__vocab *v, int32_t left, int32_t right)
+int64_t dil__vocab_join(const dil__vocab *v, int32_t left, int32_t right, int32_t *made)
 {
-    return (int64_t)*pair_slot(v, left, right) - 1;
+    if (!v->rank) {
+        int64_t rank = (int64_t)*pair_slot(v, left, right) - 1;
+        if (rank >= 0) *made = v->made[rank];
+        return rank;
+    }
+    if (v->type[left] == DIL__TOKEN_BYTE || v->type[right] == DIL__TOKEN_BYTE) return -1;
+    size_t a, b;
+    const char *s = token_at(v, (uint32_t)left, &a), *t = token_at(v, (uint32_t)right, &b);
+    uint32_t id = *token_slot(v, s, a, t, b);
+    if (id == 0) return -1;
+    *made = (int32_t)id - 1;
+    return v->rank[id - 1];
 }
 
 bool dil__vocab_is_special(const dil__vocab *v, int32_t id)
@@ -200,11 +215,28 @@ static bool byte_token(dil__str t, char *out)
     return true;
 }
 
+static size_t unescape_spaces(dil__str t, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < t.len;) {
+        bool space = t.len - i >= 3 && memcmp(t.s + i, "\xE2\x96\x81", 3) == 0;
+        out[n++] = space ? ' ' : t.s[i];
+        i += space ? 3 : 1;
+    }
+    return n;
+}
+
 /* Writes one token's bytes to out. An added token's spelling is its text; an ordinary one's stands for bytes. */
-static dil_status token_bytes(dil__str t, uint8_t type, size_t id, char *out, size_t *len, dil_err *err)
+static dil_status token_bytes(dil__str t, uint8_t type, size_t id, bool pieces, char *out, size_t *len, dil_err *err)
 {
     if (type == DIL__TOKEN_BYTE && byte_token(t, out)) {
         *len = 1;
+        return DIL_OK;
+    }
+    if (pieces && type == DIL__TOKEN_BYTE)
+        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens[%zu] (%s) is of type byte, expected <0x00> to <0xFF>", id, dil__show(t.s, t.len).text);
+    if (pieces && t.len > 0) {
+        *len = unescape_spaces(t, out);
         return DIL_OK;
     }
     if (type != DIL__TOKEN_NORMAL && type != DIL__TOKEN_BYTE) {
@@ -238,7 +270,7 @@ static dil_status take_tokens(dil__vocab *v, const dil__vocab_src *src, dil_err 
             return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.token_type[%zu] is %d, allowed 1 to 6", i, type);
         size_t len;
         v->type[i] = (uint8_t)type;
-        dil_status s = token_bytes(src->tokens[i], v->type[i], i, v->bytes + used, &len, err);
+        dil_status s = token_bytes(src->tokens[i], v->type[i], i, src->scores != NULL, v->bytes + used, &len, err);
         if (s != DIL_OK) return s;
         used += len;
         v->offset[i + 1] = (uint32_t)used;
@@ -250,8 +282,9 @@ static dil_status take_tokens(dil__vocab *v, const dil__vocab_src *src, dil_err 
 /* Can merges make this token? A user-defined one may be both: an ordinary entry that is looked for in text besides. */
 static bool is_made(const dil__vocab *v, uint32_t id)
 {
-    if (v->type[id] == DIL__TOKEN_NORMAL || v->type[id] == DIL__TOKEN_BYTE) return true;
-    if (v->type[id] != DIL__TOKEN_USER) return false;
+    if (v->type[id] == DIL__TOKEN_NORMAL) return true;
+    if (v->type[id] == DIL__TOKEN_BYTE) return !v->rank;
+    if (v->type[id] != DIL__TOKEN_USER || v->rank) return false;
     size_t len;
     const char *s = token_at(v, id, &len);
     for (size_t i = 0; i < len; i++) {
@@ -266,15 +299,49 @@ static dil_status index_tokens(dil__vocab *v, dil_err *err)
         if (!is_made(v, i)) continue;
         size_t len;
         const char *s = token_at(v, i, &len);
-        uint32_t *slot = token_slot(v, s, len);
+        uint32_t *slot = token_slot(v, s, len, NULL, 0);
         if (*slot)
             return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.tokens: %u and %u are the same, %s", *slot - 1, i, dil__show(s, len).text);
         *slot = i + 1;
     }
     for (int b = 0; b < 256; b++) {
         char c = (char)b;
-        v->byte_id[b] = dil__vocab_find(v, &c, 1);
+        v->byte_id[b] = v->rank ? -1 : dil__vocab_find(v, &c, 1);
     }
+    for (uint32_t i = 0; i < v->n && v->rank; i++) {
+        if (v->type[i] == DIL__TOKEN_BYTE) v->byte_id[(uint8_t)v->bytes[v->offset[i]]] = (int32_t)i;
+    }
+    return DIL_OK;
+}
+
+/* --- scores ------------------------------------------------------------------------------------------------------------- */
+
+typedef struct scored { float score; uint32_t id; } scored;
+
+static int by_score(const void *a, const void *b)
+{
+    const scored *x = a, *y = b;
+    return x->score != y->score ? (x->score < y->score ? 1 : -1) : (x->id > y->id) - (x->id < y->id);
+}
+
+static dil_status take_scores(dil__vocab *v, const dil__vocab_src *src, dil_err *err)
+{
+    if (!src->scores) return DIL_OK;
+    scored *s = calloc(v->n, sizeof *s);
+    v->rank = calloc(v->n, sizeof *v->rank);
+    if (!s || !v->rank) {
+        free(s);
+        return dil_fail(err, DIL_EMEMORY, "out of memory for %u scores", v->n);
+    }
+    for (uint32_t i = 0; i < v->n; i++) {
+        s[i] = (scored){src->scores[i], i};
+        if (src->scores[i] == src->scores[i]) continue;
+        free(s);
+        return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.scores[%u] is not a number", i);
+    }
+    qsort(s, v->n, sizeof *s, by_score);
+    for (uint32_t i = 1; i < v->n; i++) v->rank[s[i].id] = v->rank[s[i - 1].id] + (s[i].score < s[i - 1].score);
+    free(s);
     return DIL_OK;
 }
 
@@ -338,6 +405,7 @@ dil_status dil__vocab_init(dil__vocab *v, const dil__vocab_src *src, dil_err *er
     if (src->n_tokens > DIL__VOCAB_MAX || src->n_merges > DIL__VOCAB_MAX)
         return dil_fail(err, DIL_ELIMIT, "tokenizer: %zu tokens and %zu merges, at most %d", src->n_tokens, src->n_merges, DIL__VOCAB_MAX);
     dil_status s = take_tokens(v, src, err);
+    if (s == DIL_OK) s = take_scores(v, src, err);
     if (s == DIL_OK) s = index_tokens(v, err);
     if (s == DIL_OK) s = take_merges(v, src, err);
     if (s == DIL_OK) s = build_trie(v, err);
@@ -350,6 +418,7 @@ void dil__vocab_fini(dil__vocab *v)
     free(v->bytes);
     free(v->offset);
     free(v->type);
+    free(v->rank);
     free(v->slot);
     free(v->left);
     free(v->right);
