@@ -108,7 +108,7 @@ static void say(const study *x, dil_explanation *e, const char *what)
     if (e->binds)
         snprintf(e->text, sizeof e->text, "%s saves %s%.3g ms a token, %.3g s an answer (%.1f %%)", what, e->proved ? "" : "at least ",
                  1e3 * (x->plan->token_sec - e->token_sec), gain, 100 * gain / before);
-    else if (e->proved) snprintf(e->text, sizeof e->text, "%s saves nothing", what);
+    else if (e->proved) snprintf(e->text, sizeof e->text, "%s saves nothing (at most %.2g %%)", what, 100 * fmax(0, 1 - e->bound_sec / before));
     else snprintf(e->text, sizeof e->text, "%s: no faster plan was found in the time (at best %.1f %% less)", what, 100 * fmax(0, 1 - e->bound_sec / before));
 }
 
