@@ -17,11 +17,12 @@ typedef struct label {
     int node, first, parent;
 } label;
 
-typedef struct bucket { int *v, n, cap; } bucket;
+typedef struct bucket { int *v, n, cap; double cut; } bucket; /* cut: guesses that are not worth keeping */
 
 typedef struct beam {
     px_ng *x;
     double limit;
+    int room;
     label *pool;
     int n_pool, cap_pool;
     bucket *at; /* [L+1] */
@@ -40,8 +41,40 @@ static bool on_way(const beam *b, int i, int node) {
     return false;
 }
 
+static int by_guess(const void *p, const void *q) {
+    const label *a = *(const label *const *)p, *b = *(const label *const *)q;
+    return a->guess != b->guess ? (a->guess < b->guess ? -1 : 1) : a->node - b->node;
+}
+
+/* The best labels of a bucket come first. -> their number; -1: no memory */
+static int select_labels(beam *b, bucket *k, int room, int same_most) {
+    const label **v = malloc(((size_t)k->n + 1) * sizeof *v);
+    if (!v) return -1;
+    for (int i = 0; i < k->n; i++) v[i] = &b->pool[k->v[i]];
+    if (k->n > 1) qsort((void *)v, (size_t)k->n, sizeof *v, by_guess);
+    int n = 0;
+    for (int i = 0; i < k->n && n < room; i++) {
+        bool same = false;
+        if (b->n_same[v[i]->node] >= same_most) continue;
+        for (int j = 0; j < n && !same; j++) same = v[j]->node == v[i]->node && v[j]->set == v[i]->set;
+        if (same) continue;
+        b->n_same[v[i]->node]++;
+        v[n++] = v[i];
+    }
+    for (int i = 0; i < n; i++) b->n_same[v[i]->node] = 0;
+    for (int i = 0; i < n; i++) k->v[i] = (int)(v[i] - b->pool);
+    free((void *)v);
+    return n;
+}
+
 static bool push(beam *b, int layer, label y) {
     bucket *k = &b->at[layer];
+    if (y.guess >= k->cut) return true;
+    if (k->n >= 8 * b->room + 4096 && layer < b->x->c->n_layers) {
+        k->n = select_labels(b, k, b->room, SAME);
+        if (k->n < 0) return false;
+        if (k->n == b->room) k->cut = b->pool[k->v[k->n - 1]].guess;
+    }
     if (k->n == k->cap) {
         const int cap = k->cap ? 2 * k->cap : 64;
         int *v = realloc(k->v, (size_t)cap * sizeof *v);
@@ -84,32 +117,6 @@ static bool extend(beam *b, int l, int i) {
     return true;
 }
 
-static int by_guess(const void *p, const void *q) {
-    const label *a = *(const label *const *)p, *b = *(const label *const *)q;
-    return a->guess != b->guess ? (a->guess < b->guess ? -1 : 1) : a->node - b->node;
-}
-
-/* The best labels of a bucket come first. -> their number; -1: no memory */
-static int select_labels(beam *b, bucket *k, int room, int same_most) {
-    const label **v = malloc(((size_t)k->n + 1) * sizeof *v);
-    if (!v) return -1;
-    for (int i = 0; i < k->n; i++) v[i] = &b->pool[k->v[i]];
-    if (k->n > 1) qsort((void *)v, (size_t)k->n, sizeof *v, by_guess);
-    int n = 0;
-    for (int i = 0; i < k->n && n < room; i++) {
-        bool same = false;
-        if (b->n_same[v[i]->node] >= same_most) continue;
-        for (int j = 0; j < n && !same; j++) same = v[j]->node == v[i]->node && v[j]->set == v[i]->set;
-        if (same) continue;
-        b->n_same[v[i]->node]++;
-        v[n++] = v[i];
-    }
-    for (int i = 0; i < n; i++) b->n_same[v[i]->node] = 0;
-    for (int i = 0; i < n; i++) k->v[i] = (int)(v[i] - b->pool);
-    free((void *)v);
-    return n;
-}
-
 static bool round_label(const beam *b, int i, px_plan *best) {
     int node[1024], last = b->x->c->n_layers;
     double w = b->x->w.damage > 0 ? b->x->w.damage : 1e-6;
@@ -136,10 +143,11 @@ static bool search(beam *b, int room, int n_round, px_plan *best) {
 }
 
 bool dil__px_ng_beam(px_ng *x, double limit, int room, int n_round, px_plan *best) {
-    beam b = {.x = x, .limit = limit};
+    beam b = {.x = x, .limit = limit, .room = room};
     assert(!x->stale);
     b.at = dil__px_alloc((size_t)x->c->n_layers + 1, sizeof *b.at);
     b.n_same = dil__px_alloc((size_t)x->c->n_nodes, sizeof *b.n_same);
+    for (int l = 0; b.at && l <= x->c->n_layers; l++) b.at[l].cut = INFINITY;
     const bool ok = b.at && b.n_same && search(&b, room, n_round, best);
     for (int l = 0; b.at && l <= x->c->n_layers; l++) free(b.at[l].v);
     free(b.at);

@@ -68,23 +68,35 @@ static int promising(big *b, int most, int *node) {
     return n;
 }
 
-static bool windows(big *b, const px_core *c, px_plan *best, int n_perturb, int64_t deadline_ns) {
+/* One try at weights on damage `push` times those around the bound's. */
+static bool windows_at(big *b, const px_core *c, const px_graph *g, double push, px_plan *best, int n_perturb, int64_t deadline_ns) {
     static const double factor[PX_LNS_WEIGHTS] = {0.6, 0.85, 1.2, 1.7};
-    px_graph g;
     px_weight w[PX_LNS_WEIGHTS] = {{0}};
-    bool ok = dil__px_graph_init(c, &g);
+    bool ok = true;
     const int n_w = b->o->damage > 0 ? PX_LNS_WEIGHTS : 1;
     for (int k = 0; k < n_w && ok; k++) {
-        w[k] = (px_weight){.sec = 1, .damage = b->o->damage * factor[k], .n_units = 512};
-        w[k].large = dil__px_alloc((size_t)c->n_nodes * (size_t)c->n_layers * (size_t)g.run_cap, sizeof(double));
-        ok = w[k].large && dil__px_visit_table(c, &w[k], g.run_max, g.run_cap);
+        w[k] = (px_weight){.sec = 1, .damage = b->o->damage * factor[k] * push, .n_units = 512};
+        w[k].large = dil__px_alloc((size_t)c->n_nodes * (size_t)c->n_layers * (size_t)g->run_cap, sizeof(double));
+        ok = w[k].large && dil__px_visit_table(c, &w[k], g->run_max, g->run_cap);
     }
-    px_lns *x = ok ? dil__px_lns_new(c, &g, w, n_w, ++b->seed) : NULL;
+    px_lns *x = ok ? dil__px_lns_new(c, g, w, n_w, ++b->seed) : NULL;
     ok = x != NULL;
     if (ok && !best->found) ok = dil__px_lns_beam(x, best, 24);
     if (ok) ok = dil__px_lns_run(x, best, n_perturb, deadline_ns);
     dil__px_lns_free(x);
     for (int k = 0; k < n_w; k++) dil__px_weight_fini(&w[k]);
+    return ok;
+}
+
+/* The cheapest structures at the bound's weight may all miss the quality budget: then at larger ones. */
+static bool windows(big *b, const px_core *c, px_plan *best, int n_perturb, int64_t deadline_ns) {
+    px_graph g;
+    bool ok = dil__px_graph_init(c, &g);
+    double push = 1;
+    for (int i = 0; i < 8 && ok; i++, push *= 1.6) {
+        ok = windows_at(b, c, &g, push, best, n_perturb, deadline_ns);
+        if (best->found || dil_now_ns() > deadline_ns) break;
+    }
     dil__px_graph_fini(&g);
     return ok;
 }
@@ -221,10 +233,11 @@ static double degree(const px_core *c) { return c->hop ? c->n_nodes : (double)c-
 /* What the best multipliers so far are good for: visits dropped, and plans. They are those of the last step. */
 static bool harvest(big *b) {
     px_big *o = b->o;
-    const double was = o->best->sec;
+    if (!o->best->found && !find_plans(b, 4, 4)) return false;
+    const double was = o->best->found ? o->best->sec : INFINITY;
     drop(b);
-    if ((double)b->x.n_cells * degree(b->c) > BEAM_CELLS * 1e3) return true;
-    if (!dil__px_ng_beam(&b->x, px_limit(b->c, &b->x.w, o->best->sec), 200, 12, o->best)) return false;
+    const int room = (double)b->x.n_cells * degree(b->c) > BEAM_CELLS * 1e3 ? 60 : 200;
+    if (!dil__px_ng_beam(&b->x, px_limit(b->c, &b->x.w, was), room, 12, o->best)) return false;
     if (o->best->sec < was) drop(b);
     if (b->x.n_cells < FINE_CELLS) b->x.w.n_units = FINE_UNITS;
     return o->best->sec >= was || find_plans(b, 4, 0.7);
@@ -232,7 +245,7 @@ static bool harvest(big *b) {
 
 static bool ascend(big *b) {
     px_big *o = b->o;
-    int since_harvest = 0;
+    int since_harvest = HARVEST;
     for (int i = 0; i < STEPS && !out_of_time(b) && !o->no_path; i++) {
         const int rc = ascend_once(b, i);
         if (rc < 0) return false;

@@ -76,7 +76,7 @@ static void adopt(const polish *p, const int *node, const int *choice, px_plan *
 
 bool dil__px_polish(const px_core *c, const int *node, double w_damage, double slack, px_plan *best) {
     const size_t L = (size_t)c->n_layers;
-    if (L > GROUPS_MAX) return true;
+    if (L > GROUPS_MAX || c->real) return true; /* budgets beyond a bare problem's are dil__px_round's business */
     polish p = {.c = c};
     const px_weight w = {.sec = 1, .damage = w_damage, .n_units = 512};
     px_group *group = dil__px_alloc(L, sizeof *group);
