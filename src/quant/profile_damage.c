@@ -164,6 +164,13 @@ static dil_status keep_for_checks(dil__profiler *p, uint32_t layer, size_t level
     return DIL_OK;
 }
 
+static dil_status report_block(dil__profiler *p, double done, dil_err *err)
+{
+    if (dil_progress_step(p->progress, "damage of the blocks", done, p->arch.n_blocks)) return DIL_OK;
+    return dil_fail(err, DIL_ECANCELED, "canceled after %.0f of %u blocks; what is measured is kept, and --resume (up and demo by themselves) goes on from it",
+                    floor(done), p->arch.n_blocks);
+}
+
 static dil_status measure_block(dil__profiler *p, uint32_t layer, double *f, dil_err *err)
 {
     const dil__kind *k = &p->kind[DIL__BLOCK];
@@ -172,7 +179,8 @@ static dil_status measure_block(dil__profiler *p, uint32_t layer, double *f, dil
     if (!m) return dil_fail(err, DIL_EMEMORY, "out of memory");
     dil_status st = DIL_OK;
     for (size_t q = 0; q < k->n_levels && st == DIL_OK; q++) {
-        st = measure_level(p, layer, q, p->o->full || q == a || q == b, m, f + q * PER_LEVEL, err);
+        st = report_block(p, layer - 1 + (double)q / (double)k->n_levels, err);
+        if (st == DIL_OK) st = measure_level(p, layer, q, p->o->full || q == a || q == b, m, f + q * PER_LEVEL, err);
         if (st == DIL_OK) st = keep_for_checks(p, layer, q, m, err);
     }
     for (size_t i = 0; i < m->n; i++) dil__variant_fini(&m->v[i]);
@@ -216,10 +224,8 @@ static dil_status all_blocks(dil__profiler *p, dil_err *err)
     for (uint32_t b = 0; b < p->arch.n_blocks && st == DIL_OK; b++) {
         char key[DIL__JOURNAL_KEY];
         snprintf(key, sizeof key, "blk.%u:%s", b, p->o->full ? "full" : "two");
-        if (!dil_progress_step(p->progress, "damage of the blocks", b, p->arch.n_blocks)) {
-            st = dil_fail(err, DIL_ECANCELED, "canceled after %u of %u blocks; what is measured is kept, and --resume (up and demo by themselves) goes on from it", b, p->arch.n_blocks);
-            break;
-        }
+        st = report_block(p, b, err);
+        if (st != DIL_OK) break;
         if (!dil__journal_get(p->journal, key, f, k->n_levels * PER_LEVEL)) {
             st = measure_block(p, b + 1, f, err);
             if (st == DIL_OK) st = dil__journal_put(p->journal, key, f, k->n_levels * PER_LEVEL, err);

@@ -29,7 +29,7 @@ static const char style[] =
     ".tile span{color:var(--soft);font-size:.85rem}section{margin:14px 0}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:14px}"
     ".pair section{margin:0}svg{width:100%;max-width:460px;height:auto;display:block;margin:0 auto}"
     ".scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}"
-    "th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}"
+    "th,td{text-align:left;padding:6px 10px 6px 0;border-bottom:1px solid var(--line);vertical-align:top}th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right}td.n{white-space:nowrap}"
     "tr:last-child td{border-bottom:0}code{font:.85em/1.4 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}details{margin-top:.6em}summary{cursor:pointer;color:var(--accent)}"
     ".qa{border-top:1px solid var(--line);padding:10px 0}.qa:first-of-type{border-top:0}.qa p{margin:.15em 0}.who{color:var(--soft);font-size:.85rem}"
     "text{font:11px system-ui,sans-serif;fill:var(--ink)}.mid{text-anchor:middle}.end{text-anchor:end}.node{font-weight:650;font-size:12px}.tick{font-size:9px;fill:var(--soft)}.cell{font-size:8.5px;fill:#10262e}"
