@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PRIME = 5, PRIME_DEGREE = 100 };
+enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PATIENCE = 100, PRIME = 5, PRIME_DEGREE = 100 };
 
 typedef struct big {
     px_big *o;
@@ -23,6 +23,7 @@ typedef struct big {
     double theta;
     int since;
     uint64_t seed;
+    int waits, next_try; /* harvests without a plan */
 } big;
 
 static double target_of(const big *b) { return b->o->best->found ? b->o->best->sec * (1 - b->aim) : INFINITY; }
@@ -233,19 +234,23 @@ static double degree(const px_core *c) { return c->hop ? c->n_nodes : (double)c-
 /* What the best multipliers so far are good for: visits dropped, and plans. They are those of the last step. */
 static bool harvest(big *b) {
     px_big *o = b->o;
-    if (!o->best->found && !find_plans(b, 4, 4)) return false;
+    if (!o->best->found && ++b->waits >= b->next_try) { /* seldom, for there may be none */
+        b->next_try = 2 * b->waits;
+        if (!find_plans(b, 4, 4)) return false;
+    }
     const double was = o->best->found ? o->best->sec : INFINITY;
     drop(b);
     const int room = (double)b->x.n_cells * degree(b->c) > BEAM_CELLS * 1e3 ? 60 : 200;
     if (!dil__px_ng_beam(&b->x, px_limit(b->c, &b->x.w, was), room, 12, o->best)) return false;
     if (o->best->sec < was) drop(b);
-    if (b->x.n_cells < FINE_CELLS) b->x.w.n_units = FINE_UNITS;
+    if (b->x.n_cells < FINE_CELLS && o->best->found) b->x.w.n_units = FINE_UNITS;
     return o->best->sec >= was || find_plans(b, 4, 0.7);
 }
 
 static bool ascend(big *b) {
     px_big *o = b->o;
-    int since_harvest = HARVEST;
+    int since_harvest = HARVEST, checked = 0;
+    double before = -INFINITY;
     for (int i = 0; i < STEPS && !out_of_time(b) && !o->no_path; i++) {
         const int rc = ascend_once(b, i);
         if (rc < 0) return false;
@@ -253,7 +258,14 @@ static bool ascend(big *b) {
             if (b->stage < target_of(b) || b->aim <= o->gap * 1.001) break; /* stuck, or done */
             begin_stage(b, fmax(o->gap, b->aim / 2));
             since_harvest = HARVEST;
+            checked = i;
+            before = -INFINITY;
             continue;
+        }
+        if (i - checked >= PATIENCE) { /* hardly moving, or no plan in sight */
+            if (b->stage < before + 1e-4 * fabs(before) || (!o->best->found && i >= 4 * PATIENCE)) break;
+            checked = i;
+            before = b->stage;
         }
         if (++since_harvest < HARVEST || b->since > 0) continue;
         since_harvest = 0;
