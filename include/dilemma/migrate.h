@@ -19,6 +19,9 @@ typedef struct dil_migrate_options {
     double horizon_sec; /* for how long the network is expected to stay as it is, >= 0 */
     double rate;        /* requests a second; 0: one after the other on the old plan */
     double margin;      /* the gain must be at least 1 + margin times the cost, >= 0 */
+    /* Optional: the node has the layer's chunks at that level from earlier (its cache), besides those of the old plan. */
+    bool (*has)(void *ctx, const char *node, uint32_t layer, const char *level);
+    void *has_ctx;
 } dil_migrate_options;
 
 typedef struct dil_migration {

@@ -37,25 +37,32 @@ static double table_bytes(const dil_profile *prof, const dil_plan *plan)
     return (double)(head->shared_bytes ? head->shared_bytes : first->bytes < head->bytes ? first->bytes : head->bytes);
 }
 
+static bool has(const dil_migrate_options *mo, const char *node, uint32_t l, const char *level)
+{
+    return mo->has && mo->has(mo->has_ctx, node, l, level);
+}
+
 /* The tied table came to the node with either end, at the same level. */
-static bool had_table(const dil_profile *prof, const dil_plan *old, const dil_plan *plan, const char *node)
+static bool had_table(const dil_profile *prof, const dil_plan *old, const dil_plan *plan, const dil_migrate_options *mo, const char *node)
 {
     uint32_t head = prof->n_layers - 1;
+    if (has(mo, node, 0, plan->layers[0].level) || has(mo, node, head, plan->layers[0].level)) return true;
     if (strcmp(old->layers[0].level, plan->layers[0].level) != 0) return false;
     return strcmp(old->layers[0].node, node) == 0 || strcmp(old->layers[head].node, node) == 0;
 }
 
 /* Bytes that layer l's new node lacks. */
-static double lacking(const dil_profile *prof, const dil_plan *old, const dil_plan *plan, uint32_t l)
+static double lacking(const dil_profile *prof, const dil_plan *old, const dil_plan *plan, const dil_migrate_options *mo, uint32_t l)
 {
     const dil_plan_layer *a = &old->layers[l], *b = &plan->layers[l];
     const dil_profile_level *v = level_of(prof, plan, l);
     uint32_t head = prof->n_layers - 1;
     double table = table_bytes(prof, plan), bytes = v ? (double)v->bytes : 0;
     if (strcmp(a->node, b->node) == 0 && strcmp(a->level, b->level) == 0 && same_types(a, b)) return 0;
+    if (has(mo, b->node, l, b->level)) return 0;
     if (table == 0 || (l > 0 && l < head)) return bytes;
     bool with_first = l == head && strcmp(plan->layers[0].node, b->node) == 0; /* the embedding brings it, or was there */
-    return bytes - (with_first || had_table(prof, old, plan, b->node) ? table : 0);
+    return bytes - (with_first || had_table(prof, old, plan, mo, b->node) ? table : 0);
 }
 
 static double out_speed(const dil_cluster *c, uint32_t entry)
@@ -63,7 +70,8 @@ static double out_speed(const dil_cluster *c, uint32_t entry)
     return c->nodes[entry].out_bytes_per_sec > 0 ? c->nodes[entry].out_bytes_per_sec : INFINITY;
 }
 
-static dil_status add_bytes(const dil_profile *prof, const dil_cluster *c, const dil_plan *old, const dil_plan *plan, dil_migration *m, dil_err *err)
+static dil_status add_bytes(const dil_profile *prof, const dil_cluster *c, const dil_plan *old, const dil_plan *plan, const dil_migrate_options *mo,
+                            dil_migration *m, dil_err *err)
 {
     uint32_t entry = dil_cluster_find(c, plan->entry);
     if (entry == DIL_NO_NODE) return dil_fail(err, DIL_ENOTFOUND, "the entry node \"%.100s\" is not in the cluster", plan->entry);
@@ -75,7 +83,7 @@ static dil_status add_bytes(const dil_profile *prof, const dil_cluster *c, const
         uint32_t node = dil_cluster_find(c, plan->stages[i].node);
         for (uint32_t l = 0; l < plan->n_layers; l++) {
             if (strcmp(plan->layers[l].node, plan->stages[i].node) != 0) continue;
-            double b = lacking(prof, old, plan, l);
+            double b = lacking(prof, old, plan, mo, l);
             m->n_layers += b > 0;
             bytes += b;
         }
@@ -140,7 +148,7 @@ static dil_status price(const dil_profile *prof, const dil_cluster *c, const dil
     m->n_layers = 0;
     m->moved_bytes = m->move_sec = m->replay_sec = m->pause_sec = m->cost_sec = m->gain_sec = 0;
     if (!m->moves) return DIL_OK;
-    dil_status s = add_bytes(prof, c, old, plan, m, err);
+    dil_status s = add_bytes(prof, c, old, plan, mo, m, err);
     if (s == DIL_OK) s = replay_sec(prof, c, o, plan, o->tokens_in + 0.5 * o->tokens_out, &sec, err);
     if (s != DIL_OK) return s;
     double before = m->forced ? plan->total_sec : m->old_total_sec;
@@ -230,7 +238,8 @@ static double *weighed_seconds(const mover *x, const dil_migration *m)
             const dil_cluster_link *k = dil_cluster_link_get(x->cluster, entry, node);
             for (uint32_t q = 0; q < p->level_count[l]; q++) {
                 size_t i = dil__cell(p, l, s, q);
-                bool here = node == entry || (x->node[l] == s && x->level[l] == q);
+                bool here = node == entry || (x->node[l] == s && x->level[l] == q) ||
+                            has(x->mo, x->cluster->nodes[node].name, l, x->prof->layers[l].levels[q].name);
                 double bytes = (double)x->prof->layers[l].levels[q].bytes - (p->tied && l == p->n_layers - 1 ? p->shared_bytes[q] : 0);
                 sec[i] = p->layer_sec[i];
                 if (!here) sec[i] += k ? fmin(streams * bytes / k->bytes_per_sec / requests, 1e9) : 1e9;

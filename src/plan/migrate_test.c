@@ -95,6 +95,31 @@ static void only_what_a_node_lacks_is_moved(void **state)
     drop(&s);
 }
 
+static bool has_block_on_n1(void *ctx, const char *node, uint32_t layer, const char *level)
+{
+    (void)ctx;
+    return strcmp(node, "n1") == 0 && layer == 1 && strcmp(level, "big") == 0;
+}
+
+static void what_a_cache_has_is_not_moved(void **state)
+{
+    (void)state;
+    scene s = make(1, 2, 3, false);
+    s.o.max_damage = INFINITY;
+    dil_plan *a = plan_of(&s, "0b 0b 0b 0b"), *b = plan_of(&s, "0b 1b 1b 0b"), *c = plan_of(&s, "0b 1m 1b 0b");
+    dil_migrate_options mo = {.horizon_sec = 9, .has = has_block_on_n1};
+    dil_migration m;
+    dil_err err = {0};
+    assert_int_equal(dil_migration_cost(s.prof, s.c, &s.o, a, b, &mo, &m, &err), DIL_OK);
+    assert_true(m.moved_bytes == 2e6 && m.n_layers == 1);
+    assert_int_equal(dil_migration_cost(s.prof, s.c, &s.o, a, c, &mo, &m, &err), DIL_OK);
+    assert_true(m.moved_bytes == 3.2e6 && m.n_layers == 2); /* another level is another chunk */
+    dil_plan_free(a);
+    dil_plan_free(b);
+    dil_plan_free(c);
+    drop(&s);
+}
+
 static void slow_links(dil_cluster *c, dil_rng *r)
 {
     for (uint32_t i = 0; i < c->n_links; i++) {
@@ -178,6 +203,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_what_a_node_lacks_is_moved),
+        cmocka_unit_test(what_a_cache_has_is_not_moved),
         cmocka_unit_test(a_move_pays_by_its_margin_or_is_not_made),
         cmocka_unit_test(a_plan_whose_node_is_gone_is_left_at_any_price),
     };

@@ -63,6 +63,7 @@ typedef struct dil__sim {
     dil_plan *plan;                /* owned */
     dil__stage *stage;             /* [n_stages] */
     const dil_profile_level **level; /* [n_layers] of the plan */
+    uint64_t *held;                /* [n_nodes][n_layers] a bit for each level whose chunks the node has got */
     uint32_t *prof_node;           /* [n_nodes] index in the profile, DIL__NONE */
     dil_cluster_node *up_nodes;    /* scratch of the cluster that is planned for */
     dil_cluster_link *up_links;

@@ -50,11 +50,12 @@ static dil_status init(dil__sim *x, dil_err *err)
     x->up = calloc(n, sizeof *x->up);
     x->stage = calloc(L, sizeof *x->stage);
     x->level = calloc(L, sizeof *x->level);
+    x->held = calloc((size_t)n * L, sizeof *x->held);
     x->prof_node = calloc(n, sizeof *x->prof_node);
     x->up_nodes = calloc(n, sizeof *x->up_nodes);
     x->up_links = calloc(links + 1u, sizeof *x->up_links);
     x->new_index = calloc(n, sizeof *x->new_index);
-    if (!x->resource || !x->state || !x->done || !x->link || !x->up || !x->stage || !x->level || !x->prof_node || !x->up_nodes || !x->up_links || !x->new_index)
+    if (!x->resource || !x->state || !x->done || !x->link || !x->up || !x->stage || !x->level || !x->held || !x->prof_node || !x->up_nodes || !x->up_links || !x->new_index)
         return dil_fail(err, DIL_EMEMORY, "simulation: out of memory");
     if (links) memcpy(x->link, x->base->links, links * sizeof *x->link);
     for (uint32_t i = 0; i < n; i++) {
@@ -81,6 +82,7 @@ static void fini(dil__sim *x)
     free(x->up);
     free(x->stage);
     free(x->level);
+    free(x->held);
     free(x->prof_node);
     free(x->up_nodes);
     free(x->up_links);

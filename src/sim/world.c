@@ -31,6 +31,8 @@ dil_status dil__sim_set_plan(dil__sim *x, dil_plan *plan, dil_err *err)
         if (node == DIL_NO_NODE || x->prof_node[node] == DIL__NONE)
             return dil_fail(err, DIL_ENOTFOUND, "node \"%.100s\" of the plan is not in cluster and profile", g->node);
         x->stage[i] = (dil__stage){node, g->first_layer, g->last_layer};
+        for (uint32_t l = g->first_layer; l <= g->last_layer; l++)
+            x->held[(size_t)node * x->prof->n_layers + l] |= (uint64_t)1 << (x->level[l] - x->prof->layers[l].levels);
     }
     return DIL_OK;
 }
@@ -97,10 +99,22 @@ static dil_cluster current(dil__sim *x)
     return c;
 }
 
+/* Chunks stay in a node's cache, also while it is away. */
+static bool has(void *ctx, const char *node, uint32_t layer, const char *level)
+{
+    const dil__sim *x = ctx;
+    const dil_profile_layer *l = &x->prof->layers[layer];
+    const dil_profile_level *v = find_level(l, level);
+    uint32_t i = dil_cluster_find(x->base, node);
+    return v && i != DIL_NO_NODE && (x->held[(size_t)i * x->prof->n_layers + layer] >> (v - l->levels) & 1);
+}
+
 static dil_status next_plan(dil__sim *x, const dil_cluster *c, dil_plan **next, dil_migration *m, dil_err *err)
 {
     dil_migrate_options mo = x->o->migrate;
     if (mo.rate == 0) mo.rate = x->rate;
+    mo.has = has;
+    mo.has_ctx = x;
     x->result->n_plannings++;
     if (x->o->policy == DIL_POLICY_HORIZON) return dil_plan_migrate(x->prof, c, &x->o->plan, x->plan, &mo, next, m, err);
     dil_status s = dil_plan_make(x->prof, c, &x->o->plan, next, err);
