@@ -67,7 +67,8 @@ with tempfile.TemporaryDirectory() as tmp:
     for method in ("rtn", "gptq", "layerwise"):
         out = p(f"s-{method}.gguf")
         more = ["--imatrix", p("p.json.imatrix.gguf")] if method == "rtn" else ["--method", method, "--imatrix-data", p("t.txt"), "--imatrix-tokens", "2048", "-t", "1"]
-        run("quantize", p("m.gguf"), "--plan", p("plan.json"), "-o", out, *more)
+        told = json.loads(run("quantize", p("m.gguf"), "--plan", p("plan.json"), "-o", out, "--json", *more).stdout)
+        assert told["bytes"] == total and told["method"] == method and told["tensors_changed"] == 7 * L + 1, told
         got, seen = tensor_bytes(out)
         assert got == total, f"{method}: {got} bytes in the file, {total} in the profile"
         for i, l in enumerate(layers):
@@ -81,6 +82,11 @@ with tempfile.TemporaryDirectory() as tmp:
         print(f"{method}: KL {e['kl_mean']:.4f}")
         if method == "rtn": rtn = e["kl_mean"]
         if method == "layerwise": assert e["kl_mean"] < rtn, "error feedback did not help"
+
+    # the layers timed one by one: every layer is of some kind, and their seconds are there
+    b = json.loads(run("bench", p("s-rtn.gguf"), "-p", "16", "-n", "8", "-t", "1", "-r", "1", "--layers", "--json", "--quiet").stdout)["results"][0]["layers"]
+    assert sum(k["count"] for k in b["kinds"]) == L + 2 and len(b["kinds"]) == 4, b
+    assert abs(b["decode_sec"] - sum(k["count"] * k["decode_sec"] for k in b["kinds"])) < 1e-9 and b["decode_sec"] > 0, b
 
     # types that do not fit fall back, loudly
     r = run("quantize", p("m.gguf"), "--type", "Q4_K", "-o", p("f.gguf"))

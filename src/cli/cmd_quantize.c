@@ -1,4 +1,5 @@
 /* dilemma quantize: a model file at the types of a plan, or at one type. */
+#include "base/json.h"
 #include "cli/cli.h"
 
 #include <dilemma/quantize.h>
@@ -17,11 +18,23 @@ static void print_report(const char *out, const dil_quantize_report *r)
     putchar('\n');
 }
 
+static dil_status print_json(const char *out, const char *method, const dil_quantize_report *r, dil_err *err)
+{
+    json_t *o = json_pack("{s:s, s:s, s:I, s:I, s:f, s:f, s:i, s:i, s:i, s:i, s:I}", "output", out, "method", method, "bytes", (json_int_t)r->bytes, "n_params",
+                          (json_int_t)r->n_params, "bits_per_weight", r->bits_per_weight, "ratio_to_fp32", r->ratio_to_fp32, "tensors_changed", (int)r->n_changed,
+                          "tensors_at_another_type", (int)r->n_fallback, "tensors_requantized", (int)r->n_requantized, "tensors_with_feedback",
+                          (int)r->n_feedback, "calibration_tokens", (json_int_t)r->imatrix_tokens);
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
+}
+
 static int run(int argc, char **argv)
 {
     dil_quantize_opts o = {0};
     const char *type = NULL, *out = NULL, *format = "auto", *method = "rtn";
     int64_t threads = 0, tokens = 0;
+    bool json = false;
     const dil_cli_opt opts[] = {
         {.name = "--plan", .kind = DIL_CLI_STR, .out = &o.plan, .arg = "F", .help = "the types that `dilemma plan` chose"},
         {.name = "--type", .kind = DIL_CLI_STR, .out = &type, .arg = "T", .help = "one type for every linear tensor, embedding and head too"},
@@ -32,6 +45,7 @@ static int run(int argc, char **argv)
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
         {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384)", .min = 512, .max = 1e8},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
+        {.name = "--json", .kind = DIL_CLI_FLAG, .out = &json, .help = "the figures as one JSON object on standard output"},
         DIL_CLI_END};
     dil_cli_list pos = {.n = 0};
     int status = dil_cli_parse(argc, argv, "MODEL.gguf --plan F | --type T -o student.gguf",
@@ -51,6 +65,7 @@ static int run(int argc, char **argv)
     dil_quantize_report r;
     if (dil_quantize(pos.item[0], &o, out, dil_cli_progress(), &r, &err) != DIL_OK) return dil_cli_fail("quantize", &err);
     dil_cli_progress_done();
+    if (json) return print_json(out, method, &r, &err) == DIL_OK ? 0 : dil_cli_fail("quantize", &err);
     if (!dil_cli_quiet) print_report(out, &r);
     return 0;
 }

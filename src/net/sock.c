@@ -80,6 +80,7 @@ static dil_status bind_to(void *s, const char *address, dil_err *err)
     snprintf(url, sizeof url, "tcp://%s", address);
     if (zmq_bind(s, url) == 0) return DIL_OK;
     if (errno == EADDRINUSE) return dil_fail(err, DIL_EBUSY, "%s is in use by another program: choose another port", address);
+    if (errno == ENODEV || errno == EADDRNOTAVAIL) return dil_fail(err, DIL_ENET, "cannot listen on %s: this machine has no such address", address);
     return dil_fail(err, DIL_ENET, "cannot listen on %s: %s", address, zmq_strerror(errno));
 }
 
