@@ -1,0 +1,151 @@
+/* The search over many nodes, forced onto medium instances whose optimum the exact search proves: its bound is never above the optimum, its
+ * plans are plans. In units of what fits, stores hold about two to five layers, so that good structures have several visits and the
+ * relaxation has cycles to forget. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdlib.h>
+
+#include "plan/path_ng.h"
+
+enum { L_MAX = 16, S_MAX = 9, Q = 4 };
+
+typedef struct instance {
+    px_core core;
+    px_links links;
+    double bytes[L_MAX * Q], sec[S_MAX * L_MAX * Q], damage[L_MAX * Q], store[S_MAX], hop[S_MAX * S_MAX], source[S_MAX], sink[S_MAX];
+    int first[S_MAX + 1], to[S_MAX * S_MAX];
+    double link_sec[S_MAX * S_MAX];
+} instance;
+
+static void make_nodes(instance *x, dil_rng *r) {
+    px_core *c = &x->core;
+    for (int s = 0; s < c->n_nodes; s++) {
+        const double speed = 0.3 + dil_rng_unit(r);
+        for (int l = 0; l < c->n_layers; l++)
+            for (int q = 0; q < Q; q++) x->sec[(s * c->n_layers + l) * Q + q] = speed * (2 + q) * (0.95 + 0.1 * dil_rng_unit(r));
+        x->store[s] = 60 + (double)dil_rng_below(r, 60);
+        x->source[s] = x->sink[s] = s == 0 ? 0 : 0.5 + dil_rng_unit(r);
+    }
+}
+
+static void make_links(instance *x, dil_rng *r) {
+    px_core *c = &x->core;
+    const double missing = dil_rng_below(r, 2) ? 0.3 : 0;
+    x->links = (px_links){x->first, x->to, x->link_sec};
+    int n = 0;
+    for (int s = 0; s < c->n_nodes; s++) {
+        x->first[s] = n;
+        for (int t = 0; t < c->n_nodes; t++) {
+            const bool is = s != t && !(dil_rng_unit(r) < missing);
+            x->hop[s * c->n_nodes + t] = s == t ? 0 : is ? 0.3 + 2 * dil_rng_unit(r) : INFINITY;
+            if (!is) continue;
+            x->to[n] = t;
+            x->link_sec[n++] = x->hop[s * c->n_nodes + t];
+        }
+    }
+    x->first[c->n_nodes] = n;
+}
+
+static void make(instance *x, uint64_t seed) {
+    dil_rng r;
+    dil_rng_init(&r, seed);
+    px_core *c = &x->core;
+    *c = (px_core){.n_layers = 10 + (int)dil_rng_below(&r, L_MAX - 9), .n_nodes = 5 + (int)dil_rng_below(&r, S_MAX - 4), .n_levels = Q, .bytes = x->bytes,
+                   .sec = x->sec, .damage = x->damage, .store = x->store, .hop = x->hop, .source = x->source, .sink = x->sink};
+    for (int l = 0; l < c->n_layers; l++) {
+        const double weight = exp(0.8 * dil_rng_normal(&r));
+        for (int q = 0; q < Q; q++) {
+            x->bytes[l * Q + q] = 10 + 7 * q;
+            x->damage[l * Q + q] = weight * pow(0.35, q);
+        }
+        c->damage_max += weight * (dil_rng_below(&r, 2) ? 0.35 : 0.2);
+    }
+    make_nodes(x, &r);
+    make_links(x, &r);
+}
+
+static double solve(const px_core *c, int keep, px_plan *best, px_report *report) {
+    const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1, .keep = keep};
+    assert_int_equal(dil__px_solve(c, &opt, best, report, NULL), DIL_OK);
+    return best->found ? best->sec : INFINITY;
+}
+
+static void many_node_bounds_are_never_above_the_optimum(void **state) {
+    (void)state;
+    const uint64_t n = getenv("DILEMMA_TEST_QUICK") ? 12 : 60;
+    int revisits = 0, feasible = 0;
+    double gap = 0;
+    for (uint64_t seed = 1; seed <= n; seed++) {
+        instance x;
+        int node[2][L_MAX], level[2][L_MAX];
+        px_plan exact = {.node = node[0], .level = level[0]}, big = {.node = node[1], .level = level[1]};
+        px_report a, b;
+        make(&x, seed);
+        const double optimum = solve(&x.core, 0, &exact, &a);
+        if (!a.complete) fail_msg("seed %llu: the exact search did not end", (unsigned long long)seed);
+        px_core c = x.core;
+        c.hop = NULL;
+        c.links = &x.links;
+        const double found = solve(&c, 1, &big, &b);
+        double sec, damage;
+        if (b.bound > optimum * (1 + 1e-9)) fail_msg("seed %llu: bound %.12g above the least %.12g", (unsigned long long)seed, b.bound, optimum);
+        if (big.found && (!dil__px_evaluate(&c, big.node, big.level, &sec, &damage) || damage > px_budget(&c) || sec < optimum * (1 - 1e-9)))
+            fail_msg("seed %llu: a plan beyond the budgets, or beyond the least", (unsigned long long)seed);
+        if (!big.found || !exact.found) continue;
+        feasible++;
+        gap += (found - b.bound) / found;
+        for (int l = 2; l < c.n_layers; l++)
+            for (int m = 0; m + 1 < l; m++)
+                if (node[0][m] == node[0][l] && node[0][l - 1] != node[0][l]) {
+                    revisits++;
+                    l = c.n_layers;
+                    break;
+                }
+    }
+    print_message("%d of %d with plans, %d optima come back to a node, mean gap %.2f %%\n", feasible, (int)n, revisits, 100 * gap / feasible);
+    assert_true(feasible >= (int)n / 3);
+    assert_true(revisits >= (int)n / 12);
+}
+
+/* Whatever is remembered and whatever is dropped, ways through a plan stay: at any multipliers the root is at most the plan's
+ * weighted cost while nothing is dropped. */
+static void learning_keeps_every_plan_a_way(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        instance x;
+        int node[L_MAX], level[L_MAX];
+        double price[S_MAX] = {0};
+        px_plan exact = {.node = node, .level = level};
+        px_report a;
+        px_ng ng;
+        dil_rng r;
+        make(&x, seed);
+        dil_rng_init(&r, seed);
+        if (!(solve(&x.core, 0, &exact, &a) < INFINITY)) continue;
+        px_core c = x.core;
+        c.hop = NULL;
+        c.links = &x.links;
+        assert_true(dil__px_ng_init(&ng, &c, 1));
+        for (int step = 0; step < 40; step++) {
+            const double weight = 20 * dil_rng_unit(&r) / c.damage_max;
+            for (int s = 0; s < c.n_nodes; s++) price[s] = dil_rng_below(&r, 2) ? 5 * dil_rng_unit(&r) / c.store[s] : 0;
+            assert_true(dil__px_ng_relax(&ng, weight, price));
+            double cost = exact.sec + weight * exact.damage;
+            for (int l = 0; l < c.n_layers; l++) cost += price[node[l]] * px_bytes(&c, l, level[l]);
+            if (ng.w.root > cost * (1 + 1e-12)) fail_msg("seed %llu step %d: root %.12g above a plan's %.12g", (unsigned long long)seed, step, ng.w.root, cost);
+            dil__px_ng_drop(&ng, exact.sec * (1 + 1e-6)); /* the plan itself is faster and must stay */
+            dil__px_ng_way(&ng);
+            dil__px_ng_learn(&ng);
+        }
+        dil__px_ng_fini(&ng);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(many_node_bounds_are_never_above_the_optimum), cmocka_unit_test(learning_keeps_every_plan_a_way)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
