@@ -70,7 +70,7 @@ def make(nodes, levels, room, seed, batch):
     share = [rng.uniform(.5, 1.5) for _ in names]
     memory = [int(least * room * w / sum(share)) for w in share]
     for i in range(nodes):  # somebody must be able to hold the table
-        memory[i] = max(memory[i], 24000000 if i == 0 else 8000000)
+        memory[i] = max(memory[i], 32000000 if i == 0 else 8000000)
     links = []
     for i in range(nodes):
         for k in range(nodes):

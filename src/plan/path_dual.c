@@ -184,10 +184,10 @@ static bool ascend(dual *d, int n_steps, int64_t deadline_ns) {
         } else {
             stale++;
         }
-        if (stale >= 6) {
+        if (stale >= 12) {
             stale = 0;
             theta /= 2;
-            if (theta < 0.01) break;
+            if (theta < 0.002) break;
             memcpy(d->z, d->best, bytes);
             memset(d->dir, 0, bytes);
             if (!evaluate(d, d->z, &value)) return false;

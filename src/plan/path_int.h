@@ -49,6 +49,9 @@ typedef struct px_core {
     const double *extra;      /* [L] buffer beyond the least one, which store lacks already */
     const double *home_bytes; /* [Q] of the last layer on `home`, where the table that it shares with the first one is */
     int home;
+    bool has_ends;            /* the nodes of the first and the last layer are known, and what they store there */
+    int first_node, last_node;
+    double first_bytes, last_bytes;
     const double *head_hop;   /* [S][S] the hop before the last layer; NULL: as hop */
 } px_core;
 
@@ -56,6 +59,7 @@ static inline double px_bytes(const px_core *c, int l, int q) { return c->bytes[
 static inline double px_bytes_on(const px_core *c, int s, int l, int q) {
     return c->home_bytes && s == c->home && l == c->n_layers - 1 ? c->home_bytes[q] : px_bytes(c, l, q);
 }
+double dil__px_room(const px_core *c, int s, const int *layer, int first, int n);
 static inline double px_damage(const px_core *c, int l, int q) { return c->damage[l * c->n_levels + q]; }
 static inline double px_sec(const px_core *c, int s, int l, int q) {
     return c->sec[((size_t)s * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_levels + (size_t)q];

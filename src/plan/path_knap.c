@@ -90,6 +90,24 @@ static void visit_item(const px_core *c, const px_weight *w, int node, int l, do
     }
 }
 
+/* Bytes that some of a node's layers can take: without the largest buffer that is needed there, and without the first and last layer
+ * where those are on the node but not among them. layer: which, [n], or NULL: the n from `first` on. */
+double dil__px_room(const px_core *c, int s, const int *layer, int first, int n) {
+    double extra = 0, room = c->store[s];
+    bool has_first = !c->has_ends || s != c->first_node, has_last = !c->has_ends || s != c->last_node;
+    if (!has_first && c->extra) extra = c->extra[0];
+    if (!has_last && c->extra) extra = fmax(extra, c->extra[c->n_layers - 1]);
+    for (int i = 0; i < n; i++) {
+        const int l = layer ? layer[i] : first + i;
+        if (c->extra) extra = fmax(extra, c->extra[l]);
+        has_first = has_first || l == 0;
+        has_last = has_last || l == c->n_layers - 1;
+    }
+    if (!has_first) room -= c->first_bytes;
+    if (!has_last) room -= c->last_bytes;
+    return room - extra;
+}
+
 /* Units that fit into so many bytes; -1: not even an item of 0 bytes. */
 static int room_units(double bytes, double unit, int most) {
     if (bytes < 0) return -1;
@@ -111,10 +129,8 @@ bool dil__px_visits_of_node(const px_core *c, px_weight *w, int node, const int 
         double *v = scratch, *next = scratch + K + 1;
         memset(v, 0, (size_t)(K + 1) * sizeof *v);
         const int n_max = run_max[node * L + l];
-        double extra = 0;
         for (int n = 0; n < n_max; n++) {
-            if (c->extra) extra = fmax(extra, c->extra[l + n]);
-            const int room = room_units(c->store[node] - extra, unit, K);
+            const int room = room_units(dil__px_room(c, node, NULL, l, n + 1), unit, K);
             dil__px_knap_step(v, next, K, units + (l + n) * Q, cost + (l + n) * Q, Q);
             if (w->small) w->small[at + (size_t)n] = room < 0 ? INFINITY : next[room < K / 2 ? room : K / 2];
             w->large[at + (size_t)n] = room < 0 ? INFINITY : next[room];
@@ -139,10 +155,9 @@ bool dil__px_visit_table(const px_core *c, px_weight *w, const int *run_max, int
 
 double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *g, double *scratch) {
     double *v = scratch, *next = scratch + w->n_units + 1;
-    double cost[256], extra = 0;
+    double cost[256];
     int units[256];
     memset(v, 0, (size_t)(w->n_units + 1) * sizeof *v);
-    for (int i = 0; c->extra && i < g->n; i++) extra = fmax(extra, c->extra[g->layer[i]]);
     for (int i = 0; i < g->n; i++) {
         item(c, w, g->node, g->layer[i], units, cost);
         dil__px_knap_step(v, next, w->n_units, units, cost, c->n_levels);
@@ -150,12 +165,12 @@ double dil__px_group_cost(const px_core *c, const px_weight *w, const px_group *
         v = next;
         next = t;
     }
-    const int room = room_units(c->store[g->node] - extra, unit_bytes(c, g->node, w->n_units), w->n_units);
+    const int room = room_units(dil__px_room(c, g->node, g->layer, 0, g->n), unit_bytes(c, g->node, w->n_units), w->n_units);
     return room < 0 ? INFINITY : v[room];
 }
 
 bool dil__px_visit_levels(const px_core *c, const px_weight *w, const px_visit *v, int *level) {
-    double unit, extra = 0;
+    double unit;
     const int K = fit_unit(c, v->node, w->n_units, &unit), Q = c->n_levels;
     const size_t row = (size_t)K + 1;
     double *table = dil__px_alloc(((size_t)v->n + 1) * row, sizeof *table), cost[256];
@@ -163,11 +178,10 @@ bool dil__px_visit_levels(const px_core *c, const px_weight *w, const px_visit *
     if (!table) return false;
     for (int i = 0; i < v->n; i++) {
         const int l = v->first + i;
-        if (c->extra) extra = fmax(extra, c->extra[l]);
         visit_item(c, w, v->node, l, unit, K, units, cost);
         dil__px_knap_step(table + (size_t)i * row, table + (size_t)(i + 1) * row, K, units, cost, Q);
     }
-    int u = room_units(c->store[v->node] - extra, unit, K);
+    int u = room_units(dil__px_room(c, v->node, NULL, v->first, v->n), unit, K);
     if (v->small && u > K / 2) u = K / 2;
     const bool ok = u >= 0 && table[(size_t)v->n * row + (size_t)u] < INFINITY;
     for (int i = v->n - 1; ok && i >= 0; i--) {

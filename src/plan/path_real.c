@@ -13,7 +13,7 @@
 
 typedef struct one_case {
     double bound;
-    int level, home; /* -1: not tied */
+    int level, first, last; /* of a tied table the level, and the nodes of its two ends; -1: not tied */
 } one_case;
 
 typedef struct real_job {
@@ -43,7 +43,7 @@ static bool job_alloc(real_job *j) {
         if (!(*all[i].v = dil__px_alloc(all[i].n, sizeof(double)))) return false;
     j->best.node = dil__px_alloc(L, sizeof(int));
     j->best.level = dil__px_alloc(L, sizeof(int));
-    j->list = dil__px_alloc(j->p->tied ? S * Q : 1, sizeof *j->list);
+    j->list = dil__px_alloc(j->p->tied ? S * S * Q : 1, sizeof *j->list);
     return j->best.node && j->best.level && j->list;
 }
 
@@ -110,23 +110,31 @@ static void fill_core(real_job *j) {
 }
 
 /* The levels that a case allows. level -1: any, the head's bytes without what is shared, so that every case is in it. */
-static void allow(real_job *j, int level, int home) {
+static void allow(real_job *j, int level, int first, int last) {
+    const int home = first >= 0 && first == last ? first : -1;
     const dil_problem *p = j->p;
     const size_t L = p->n_layers, Q = p->n_levels;
     for (size_t l = 0; l < L; l++)
         for (size_t q = 0; q < Q; q++) {
             const bool end = p->tied && (l == 0 || l + 1 == L), is = q < p->level_count[l] && !(end && level >= 0 && q != (size_t)level);
             double bytes = is ? p->layer_bytes[l * Q + q] : INFINITY;
-            if (is && p->tied && l + 1 == L && home < 0) bytes = fmax(0, bytes - p->shared_bytes[q]);
+            if (is && p->tied && l + 1 == L && first < 0) bytes = fmax(0, bytes - p->shared_bytes[q]);
             j->bytes[l * Q + q] = bytes;
             if (p->tied && l + 1 == L) j->home_bytes[q] = is ? fmax(0, p->layer_bytes[l * Q + q] - p->shared_bytes[q]) : INFINITY;
         }
     for (uint32_t s = 0; s < p->n_nodes; s++) {
-        const bool may = home < 0 || (int)s == home;
+        const bool may = first < 0 || (int)s == first, may_end = last < 0 || (int)s == last;
         j->source[s] = !may || isinf(p->source_sec[s]) ? INFINITY : j->by_damage ? 0 : p->source_sec[s];
+        j->sink[s] = !may_end || isinf(p->sink_sec[s]) ? INFINITY : j->by_damage ? 0 : p->sink_sec[s];
     }
     j->core.home_bytes = home >= 0 ? j->home_bytes : NULL;
     j->core.home = home;
+    j->core.has_ends = first >= 0;
+    j->core.first_node = first;
+    j->core.last_node = last;
+    if (first < 0) return;
+    j->core.first_bytes = j->bytes[level];
+    j->core.last_bytes = home >= 0 ? j->home_bytes[level] : j->bytes[(L - 1) * Q + (size_t)level];
 }
 
 static double target(const real_job *j) { return j->best.found ? j->best.sec * (1 - j->options.gap) : INFINITY; }
@@ -141,7 +149,7 @@ static int by_bound(const void *a, const void *b) {
 /* The relaxation of all cases together: multipliers, and whether there is a way at all. */
 static bool relax_all(real_job *j) {
     px_graph g;
-    allow(j, -1, -1);
+    allow(j, -1, -1, -1);
     bool ok = dil__px_graph_init(&j->core, &g);
     if (ok && j->by_damage) {
         px_root r = {.c = &j->core, .g = &g, .best = &j->best, .n_units = ROOT_UNITS, .deadline_ns = j->options.deadline_ns};
@@ -170,18 +178,21 @@ static bool list_cases(real_job *j) {
     const dil_problem *p = j->p;
     bool ok = true;
     if (!p->tied) {
-        j->list[j->n_cases++] = (one_case){j->dual.bound, -1, -1};
+        j->list[j->n_cases++] = (one_case){j->dual.bound, -1, -1, -1};
         return true;
     }
     for (uint32_t q = 0; ok && q < p->level_count[0]; q++) {
         px_graph g;
         px_weight w = {.file = j->core.file_max < INFINITY ? j->dual.y.file : 0};
-        allow(j, (int)q, -1);
+        allow(j, (int)q, -1, -1);
         ok = dil__px_graph_init(&j->core, &g) &&
              dil__px_weight_init(&j->core, &g, &w, 1, j->dual.y.damage, j->dual.price, ROOT_UNITS);
         for (uint32_t s = 0; ok && s < p->n_nodes; s++) {
             const double root = dil__px_root_from(&j->core, &g, &w, (int)s);
-            if (root < INFINITY) j->list[j->n_cases++] = (one_case){fmax(j->dual.bound, px_seconds(&j->core, &w, root)), (int)q, (int)s};
+            if (root == INFINITY) continue;
+            for (uint32_t t = 0; t < p->n_nodes; t++)
+                if (p->sink_sec[t] < INFINITY)
+                    j->list[j->n_cases++] = (one_case){fmax(j->dual.bound, px_seconds(&j->core, &w, root)), (int)q, (int)s, (int)t};
         }
         dil__px_weight_fini(&w);
         dil__px_graph_fini(&g);
@@ -226,7 +237,7 @@ static bool solve_case(real_job *j, px_report *report) {
     bool ok = dil__px_graph_init(c, &g);
     dil__px_weight_fini(&j->dual.w);
     j->dual.n_units = CASE_UNITS;
-    ok = ok && dil__px_dual_run(&j->dual, c, &g, &j->best, 60, j->options.deadline_ns);
+    ok = ok && dil__px_dual_run(&j->dual, c, &g, &j->best, 120, j->options.deadline_ns);
     if (ok) dil__fit_set_anchor(j->real.fit, &j->dual.y);
     report->root_bound = j->dual.bound;
     report->root_sec = (double)(dil_now_ns() - t0) * 1e-9;
@@ -279,7 +290,7 @@ static bool raise_bounds(real_job *j) {
                 done = true;
             }
         if (done || j->list[i].bound >= target(j)) continue;
-        allow(j, j->list[i].level, -1);
+        allow(j, j->list[i].level, -1, -1);
         if (!dil__px_merged_damage(&j->core, j->list[i].bound, target(j), j->options.deadline_ns, &j->list[i].bound)) return false;
     }
     if (j->n_cases > 1) qsort(j->list, j->n_cases, sizeof *j->list, by_bound);
@@ -298,7 +309,7 @@ static bool search_locally(real_job *j) {
     }
     for (int i = 0; i < n; i++) {
         if (j->best.found && j->best.sec <= j->options.stop_at) break;
-        allow(j, levels[i], -1);
+        allow(j, levels[i], -1, -1);
         if (j->by_damage) {
             if (!search_damage(j, deadline)) return false;
         } else if (!dil__px_local_search(&j->core, &j->best, j->dual.node, j->options.gap, deadline)) return false;
@@ -322,7 +333,7 @@ static dil_status run_cases(real_job *j, double *bound, bool *complete, dil_err 
             *complete = false;
             break;
         }
-        allow(j, k.level, k.home);
+        allow(j, k.level, k.first, k.last);
         if (j->by_damage) {
             dil__px_price(&j->core, &j->real.fit->warm);
             dil_status s = dil__px_solve(&j->core, &j->options, &j->best, &report, err);
@@ -330,8 +341,8 @@ static dil_status run_cases(real_job *j, double *bound, bool *complete, dil_err 
         } else if (!solve_case(j, &report)) {
             return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
         }
-        dil_log(DIL_LOG_DEBUG, "path", "level %d, first on %d: bound %.6g -> %.6g (root %.6g in %.2f s), best %.6g; %llu nodes, %llu structures, %llu labelled",
-                k.level, k.home, k.bound, report.bound, report.root_bound, report.root_sec, j->best.found ? j->best.sec : INFINITY, (unsigned long long)report.n_nodes,
+        dil_log(DIL_LOG_DEBUG, "path", "level %d, ends on %d and %d: bound %.6g -> %.6g (root %.6g in %.2f s), best %.6g; %llu nodes, %llu structures, %llu labelled",
+                k.level, k.first, k.last, k.bound, report.bound, report.root_bound, report.root_sec, j->best.found ? j->best.sec : INFINITY, (unsigned long long)report.n_nodes,
                 (unsigned long long)report.n_leaves, (unsigned long long)report.n_fronts);
         if (report.canceled) return dil_fail(err, DIL_ECANCELED, "path: canceled");
         least = fmin(least, fmax(k.bound, report.bound));
@@ -368,7 +379,7 @@ static dil_status find_start(real_job *j, dil_err *err) {
 static dil_status run(real_job *j, double *bound, bool *complete, dil_err *err) {
     take_start(j);
     if (!j->by_damage && j->best.found) {
-        allow(j, -1, -1);
+        allow(j, -1, -1, -1);
         dil__px_fit_round(&j->core, j->best.node, &j->best);
         for (uint32_t s = 0; s < j->p->n_nodes; s++) memcpy(j->dual.y.node[s], j->real.fit->warm.node[s], sizeof *j->dual.y.node);
         j->dual.y.damage = j->real.fit->warm.damage;

@@ -39,12 +39,11 @@ bool dil__px_graph_init(const px_core *c, px_graph *g) {
         least[L - 1] = last;
         for (int q = 0; q < c->n_levels; q++) least[L - 1] = fmin(least[L - 1], px_bytes_on(c, s, L - 1, q));
         for (int l = 0; l < L; l++) {
-            double sum = 0, extra = 0;
+            double sum = 0;
             int n = 0;
             for (; l + n < L; n++) {
                 sum += least[l + n];
-                if (c->extra) extra = fmax(extra, c->extra[l + n]);
-                if (sum + extra > c->store[s] * (1 + 1e-12)) break;
+                if (sum > dil__px_room(c, s, NULL, l, n + 1) + 1e-12 * fabs(c->store[s])) break;
             }
             g->run_max[s * L + l] = n;
             if (n > g->run_cap) g->run_cap = n;

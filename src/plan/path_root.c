@@ -24,9 +24,7 @@ static bool relaxed_use(px_root *r, double *damage) {
             r->node[v->first + l] = v->node;
         }
         const px_group g = {v->node, v->n, layers};
-        double extra = 0;
-        for (int l = 0; c->extra && l < v->n; l++) extra = fmax(extra, c->extra[v->first + l]);
-        const double store = c->store[v->node], room = store - extra;
+        const double store = c->store[v->node], room = dil__px_room(c, v->node, layers, 0, v->n);
         if (!dil__px_group_levels(c, &r->w, &g, v->small ? fmin(store / 2, room) : room, r->n_units, r->level) &&
             !dil__px_group_levels(c, &r->w, &g, room, r->n_units, r->level)) return false;
         for (int l = 0; l < v->n; l++) {
