@@ -8,7 +8,7 @@ extern const dil_cli_cmd dil_cli_run, dil_cli_bench;
 extern const dil_cli_cmd dil_cli_import;
 extern const dil_cli_cmd dil_cli_info;
 extern const dil_cli_cmd dil_cli_plan;
-extern const dil_cli_cmd dil_cli_simulate;
+extern const dil_cli_cmd dil_cli_simulate, dil_cli_export;
 extern const dil_cli_cmd dil_cli_serve;
 extern const dil_cli_cmd dil_cli_profile;
 extern const dil_cli_cmd dil_cli_quantize;
@@ -27,6 +27,7 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_info,
     &dil_cli_plan,
     &dil_cli_simulate,
+    &dil_cli_export,
     &dil_cli_serve,
     &dil_cli_profile,
     &dil_cli_quantize,
