@@ -271,6 +271,40 @@ static void no_baseline_beats_the_optimum(void **state)
     }
 }
 
+/* What soft-quality solves: a size limit, no damage budget, the damage in the seconds. */
+static void a_penalty_in_place_of_the_budget_is_solved_exactly(void **state)
+{
+    (void)state;
+    int found = 0;
+    for (uint64_t seed = 1; seed <= (uint64_t)seeds(300); seed++) {
+        dil_problem *p = random_problem(seed, false);
+        size_t lq = (size_t)p->n_layers * p->n_levels;
+        double theta = (double[]){1e-3, 1e-2, 0.1, 1}[seed % 4], least = 0, most = 0;
+        p->damage_max = INFINITY;
+        p->file_bytes = dil_arena_push(p->arena, lq, sizeof(double));
+        memcpy(p->file_bytes, p->layer_bytes, lq * sizeof(double));
+        for (uint32_t l = 0; l < p->n_layers; l++) {
+            double lo = INFINITY, hi = 0;
+            for (uint32_t q = 0; q < p->n_levels; q++) {
+                lo = fmin(lo, p->layer_bytes[l * p->n_levels + q]);
+                hi = fmax(hi, p->layer_bytes[l * p->n_levels + q]);
+                for (uint32_t s = 0; s < p->n_nodes; s++) p->layer_sec[dil__cell(p, l, s, q)] += theta * p->damage[l * p->n_levels + q];
+            }
+            least += lo;
+            most += hi;
+        }
+        p->file_bytes_max = floor(least + 0.3 * (most - least));
+        dil_solution *a = solve(p, "exhaustive", seed), *b = solve(p, "path", seed);
+        if ((a != NULL) != (b != NULL) || (a && fabs(a->objective - b->objective) > 1e-6 * a->objective))
+            fail_msg("seed %llu: exhaustive %.9g, path %.9g", (unsigned long long)seed, a ? a->objective : INFINITY, b ? b->objective : INFINITY);
+        found += a != NULL;
+        dil_solution_free(a);
+        dil_solution_free(b);
+        dil_problem_free(p);
+    }
+    assert_true(found > seeds(300) / 3);
+}
+
 static void a_precision_that_a_layer_lacks_is_rounded_up(void **state)
 {
     (void)state;
@@ -305,6 +339,7 @@ int main(void)
         cmocka_unit_test(uniform_is_the_best_of_all_precisions),
         cmocka_unit_test(the_papers_programme_is_exact_on_bare_problems),
         cmocka_unit_test(no_baseline_beats_the_optimum),
+        cmocka_unit_test(a_penalty_in_place_of_the_budget_is_solved_exactly),
         cmocka_unit_test(a_precision_that_a_layer_lacks_is_rounded_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

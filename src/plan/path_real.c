@@ -382,8 +382,9 @@ static dil_status run(real_job *j, double *bound, bool *complete, dil_err *err) 
         allow(j, -1, -1, -1);
         dil__px_fit_round(&j->core, j->best.node, &j->best);
         for (uint32_t s = 0; s < j->p->n_nodes; s++) memcpy(j->dual.y.node[s], j->real.fit->warm.node[s], sizeof *j->dual.y.node);
-        j->dual.y.damage = j->real.fit->warm.damage;
-        j->dual.y.file = j->real.fit->warm.file;
+        /* without a damage budget the file's size stands in the damage's place */
+        j->dual.y.damage = j->file_first ? j->real.fit->warm.file : j->real.fit->warm.damage;
+        j->dual.y.file = j->file_first ? 0 : j->real.fit->warm.file;
         find_feasible(j);
     }
     if (!relax_all(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
