@@ -72,9 +72,7 @@ static bool allocate_layer(dil__decoder *d, uint32_t l)
     y->n = dil_arch_layer_tensors(d->arch, l, y->t);
     for (size_t i = 0; i < y->n && ok; i++) {
         size_t s = 0;
-        while (s < N_SLOTS && strcmp(role_of[s], y->t[i].role) != 0) s++;
-        ok = s < N_SLOTS;
-        if (!ok) break;
+        while (strcmp(role_of[s], y->t[i].role) != 0) s++; /* check_roles has found it */
         y->slot[i] = (enum slot)s;
         size_t n = y->t[i].ne[0] * y->t[i].ne[1];
         if (y->t[i].shared) y->w[s] = s == TOKEN_EMBD ? d->layer[0].w[s] : d->layer[1].w[s];
@@ -135,8 +133,25 @@ static bool allocate(dil__decoder *d)
     return ok;
 }
 
+/* A tensor that this decoder has no part for would be another model. */
+static dil_status check_roles(const dil_arch *a, dil_err *err)
+{
+    for (uint32_t l = 0; l < dil_arch_n_layers(a); l++) {
+        dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+        size_t n = dil_arch_layer_tensors(a, l, t);
+        for (size_t i = 0; i < n; i++) {
+            size_t s = 0;
+            while (s < N_SLOTS && strcmp(role_of[s], t[i].role) != 0) s++;
+            if (s == N_SLOTS) return dil_fail(err, DIL_EUNSUPPORTED, "%s: gradients and layer-wise quantization do not know this tensor; take --method gptq", t[i].name);
+        }
+    }
+    return DIL_OK;
+}
+
 dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, bool backward, dil__decoder **out, dil_err *err)
 {
+    dil_status st = check_roles(arch, err);
+    if (st != DIL_OK) return st;
     dil__decoder *d = calloc(1, sizeof *d);
     if (d) *d = (dil__decoder){.arch = arch, .n_ctx = n_ctx, .n_layers = dil_arch_n_layers(arch), .n_threads = n_threads > 0 ? n_threads : dil_cpu_count(), .backward = backward};
     if (!d || !allocate(d)) {
