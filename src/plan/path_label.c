@@ -186,33 +186,88 @@ static int by_cost(const void *a, const void *b) {
     return x->v[V_COST] < y->v[V_COST] ? -1 : x->v[V_COST] > y->v[V_COST];
 }
 
-/* Up to three quantities: labels in order of cost, and a stair of the other two (one ascending, the other descending). */
-static bool drop_by_stair(const run *r, labels *a, const int *which, int n_which) {
-    struct step { double u, v; } *stair = malloc((a->n ? a->n : 1) * sizeof *stair);
-    size_t n = 0, n_steps = 0;
-    if (!stair) return false;
-    if (a->n > 1) qsort(a->v, a->n, sizeof *a->v, by_cost);
-    for (size_t i = 0; i < a->n; i++) {
-        const double u = n_which > 1 ? a->v[i].v[which[1]] : 0, v = n_which > 2 ? a->v[i].v[which[2]] : 0;
-        const double u_same = n_which > 1 ? u + r->same[which[1]] : 0, v_same = n_which > 2 ? v + r->same[which[2]] : 0;
-        size_t lo = 0, hi = n_steps;
-        while (lo < hi) { /* the first step beyond u_same */
-            const size_t mid = (lo + hi) / 2;
-            if (stair[mid].u <= u_same) lo = mid + 1;
-            else hi = mid;
-        }
-        if (lo > 0 && stair[lo - 1].v <= v_same) continue;
-        while (lo > 0 && stair[lo - 1].u >= u) lo--;
-        size_t to = lo;
-        while (to < n_steps && stair[to].v >= v) to++;
-        if (to != lo + 1) memmove(stair + lo + 1, stair + to, (n_steps - to) * sizeof *stair);
-        n_steps = n_steps - (to - lo) + 1;
-        stair[lo] = (struct step){u, v};
+/* Pairs (u ascending, v descending): a pair is on the stair or above it. */
+typedef struct stair {
+    struct step { double u, v; } *at;
+    size_t n, cap;
+} stair;
+
+static size_t first_beyond(const stair *s, double u) {
+    size_t lo = 0, hi = s->n;
+    while (lo < hi) {
+        const size_t mid = (lo + hi) / 2;
+        if (s->at[mid].u <= u) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
+static bool is_above(const stair *s, double u, double v) {
+    const size_t i = first_beyond(s, u);
+    return i > 0 && s->at[i - 1].v <= v;
+}
+
+static bool add_step(stair *s, double u, double v) {
+    if (is_above(s, u, v)) return true;
+    size_t from = first_beyond(s, u);
+    if (s->n == s->cap) {
+        const size_t cap = s->cap ? 2 * s->cap : 8;
+        struct step *p = realloc(s->at, cap * sizeof *p);
+        if (!p) return false;
+        s->at = p;
+        s->cap = cap;
+    }
+    while (from > 0 && s->at[from - 1].u >= u) from--;
+    size_t to = from;
+    while (to < s->n && s->at[to].v >= v) to++;
+    if (to != from + 1) memmove(s->at + from + 1, s->at + to, (s->n - to) * sizeof *s->at);
+    s->n = s->n - (to - from) + 1;
+    s->at[from] = (struct step){u, v};
+    return true;
+}
+
+static int by_number(const void *a, const void *b) {
+    const double *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static size_t count_up_to(const double *v, size_t n, double x) {
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        const size_t mid = (lo + hi) / 2;
+        if (v[mid] <= x) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
+/* Up to four quantities: labels in order of cost; stairs of the next two in a Fenwick tree over the ranks of the last. */
+static bool drop_by_stairs(const run *r, labels *a, const int *which, int n_which) {
+    const size_t all = a->n;
+    stair *tree = dil__px_alloc(all + 1, sizeof *tree);
+    double *rank = dil__px_alloc(all, sizeof *rank);
+    size_t n = 0;
+    bool ok = tree && rank;
+    if (ok && all > 1) qsort(a->v, all, sizeof *a->v, by_cost);
+    for (size_t i = 0; ok && n_which > 3 && i < all; i++) rank[i] = a->v[i].v[which[3]];
+    if (ok && all > 1 && n_which > 3) qsort(rank, all, sizeof *rank, by_number);
+    for (size_t i = 0; ok && i < all; i++) {
+        const double *v = a->v[i].v;
+        const double x = n_which > 1 ? v[which[1]] : 0, y = n_which > 2 ? v[which[2]] : 0;
+        const double x_same = n_which > 1 ? x + r->same[which[1]] : 0, y_same = n_which > 2 ? y + r->same[which[2]] : 0;
+        bool out = false;
+        size_t k = n_which > 3 ? count_up_to(rank, all, v[which[3]] + r->same[which[3]]) : 1;
+        for (; k > 0 && !out; k &= k - 1) out = is_above(&tree[k], x_same, y_same);
+        if (out) continue;
+        k = n_which > 3 ? count_up_to(rank, all, v[which[3]]) : 1;
+        for (; k <= (n_which > 3 ? all : 1) && ok; k += k & (~k + 1)) ok = add_step(&tree[k], x, y);
         a->v[n++] = a->v[i];
     }
-    a->n = n;
-    free(stair);
-    return true;
+    if (ok) a->n = n;
+    for (size_t i = 0; tree && i <= all; i++) free(tree[i].at);
+    free(tree);
+    free(rank);
+    return ok;
 }
 
 /* Any number of quantities. What dominates has no larger priced cost, so it comes first. The last label that dominated is tried
@@ -244,7 +299,7 @@ static bool drop_one_by_one(const run *r, labels *a, const int *which, int n_whi
 }
 
 static bool drop_dominated(const run *r, labels *a, const int *which, int n_which) {
-    return n_which <= 3 ? drop_by_stair(r, a, which, n_which) : drop_one_by_one(r, a, which, n_which);
+    return n_which <= 4 ? drop_by_stairs(r, a, which, n_which) : drop_one_by_one(r, a, which, n_which);
 }
 
 /* 1: go on, 0: too many, -1: no memory. */
