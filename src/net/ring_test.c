@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -61,6 +62,7 @@ static void start_node(proc *p, const char *listen, const char *memory)
     assert_int_equal(pipe(fd), 0);
     p->pid = fork();
     if (p->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that is cut off takes its nodes with it */
         dup2(fd[1], STDOUT_FILENO);
         if (!freopen(p->log, "a", stderr)) _exit(1);
         close(fd[0]);
