@@ -195,9 +195,11 @@ static dil_status read_links(const json_t *doc, const char *what, const dil__nam
     return s;
 }
 
-static dil_status read_doc(const json_t *doc, const char *what, dil_cluster *c, dil_arena *tmp, dil_err *err)
+static dil_status read_cluster(const json_t *doc, const char *what, void *object, dil_arena *a, dil_arena *tmp, dil_err *err)
 {
+    dil_cluster *c = object;
     dil__names names;
+    c->arena = a;
     dil_status s = read_nodes(doc, what, c, err);
     if (s == DIL_OK) s = check(c, what, tmp, &names, err);
     if (s == DIL_OK) s = read_links(doc, what, &names, c, err);
@@ -211,21 +213,9 @@ static dil_status read_doc(const json_t *doc, const char *what, dil_cluster *c, 
 
 dil_status dil_cluster_parse(const char *what, const char *text, size_t len, dil_cluster **out, dil_err *err)
 {
-    json_t *doc;
-    dil_status s = dil__jsonfile_parse(what, text, len, true, &doc, err);
-    if (s != DIL_OK) return s;
-    dil_arena *a = dil_arena_new(DIL__ARENA_MAX), *tmp = dil_arena_new(DIL__ARENA_MAX);
-    dil_cluster *c = a && tmp ? dil_arena_push(a, 1, sizeof *c) : NULL;
-    if (c) {
-        c->arena = a;
-        s = read_doc(doc, what, c, tmp, err);
-    } else {
-        s = dil__jsonfile_nomem(what, err);
-    }
-    json_decref(doc);
-    dil_arena_free(tmp);
+    void *c = NULL;
+    dil_status s = dil__jsonfile_object(what, text, len, sizeof(dil_cluster), read_cluster, &c, err);
     if (s == DIL_OK) *out = c;
-    else dil_arena_free(a);
     return s;
 }
 

@@ -50,6 +50,21 @@ dil_status dil__jsonfile_parse(const char *what, const char *text, size_t len, b
     return s;
 }
 
+dil_status dil__jsonfile_object(const char *what, const char *text, size_t len, size_t size, dil__jsonfile_fn read, void **out, dil_err *err)
+{
+    json_t *doc;
+    dil_status s = dil__jsonfile_parse(what, text, len, true, &doc, err);
+    if (s != DIL_OK) return s;
+    dil_arena *a = dil_arena_new(DIL__ARENA_MAX), *tmp = dil_arena_new(DIL__ARENA_MAX);
+    void *object = a && tmp ? dil_arena_push(a, 1, size) : NULL;
+    s = object ? read(doc, what, object, a, tmp, err) : dil__jsonfile_nomem(what, err);
+    json_decref(doc);
+    dil_arena_free(tmp);
+    if (s == DIL_OK) *out = object;
+    else dil_arena_free(a);
+    return s;
+}
+
 dil_status dil__jsonfile_read(const char *path, void *ctx,
                               dil_status (*parse)(void *ctx, const char *what, const char *text, size_t len, dil_err *err),
                               dil_err *err)

@@ -18,6 +18,10 @@ void dil__where(char out[DIL__WHERE_MAX], const char *fmt, ...) DIL_PRINTF(2, 3)
 /* Parses text after counting its values; a top level that is not an object, or another "version" than 1 where one is required,
  * is DIL_EFORMAT. *out is owned (json_decref). */
 dil_status dil__jsonfile_parse(const char *what, const char *text, size_t len, bool versioned, json_t **out, dil_err *err);
+/* A versioned file as an object of `size` bytes on an arena of its own, which read fills in; *out is the object, freed with its arena.
+ * read is called with that arena, must keep it in the object, and may push what it only needs itself to tmp. */
+typedef dil_status (*dil__jsonfile_fn)(const json_t *doc, const char *what, void *object, dil_arena *a, dil_arena *tmp, dil_err *err);
+dil_status dil__jsonfile_object(const char *what, const char *text, size_t len, size_t size, dil__jsonfile_fn read, void **out, dil_err *err);
 /* Calls parse with the whole file, named `path` in errors. */
 dil_status dil__jsonfile_read(const char *path, void *ctx,
                               dil_status (*parse)(void *ctx, const char *what, const char *text, size_t len, dil_err *err),

@@ -183,25 +183,22 @@ static dil_status read_scalars(const json_t *doc, const char *what, dil_plan *p,
     return s;
 }
 
+static dil_status read_plan(const json_t *doc, const char *what, void *object, dil_arena *a, dil_arena *tmp, dil_err *err)
+{
+    dil_plan *p = object;
+    (void)tmp;
+    p->arena = a;
+    dil_status s = read_scalars(doc, what, p, err);
+    if (s == DIL_OK) s = read_layers(doc, what, p, err);
+    if (s == DIL_OK) s = read_stages(doc, what, p, err);
+    return s == DIL_OK ? check(p, what, err) : s;
+}
+
 dil_status dil_plan_parse(const char *what, const char *text, size_t len, dil_plan **out, dil_err *err)
 {
-    json_t *doc;
-    dil_status s = dil__jsonfile_parse(what, text, len, true, &doc, err);
-    if (s != DIL_OK) return s;
-    dil_arena *a = dil_arena_new(DIL__ARENA_MAX);
-    dil_plan *p = a ? dil_arena_push(a, 1, sizeof *p) : NULL;
-    if (p) {
-        p->arena = a;
-        s = read_scalars(doc, what, p, err);
-        if (s == DIL_OK) s = read_layers(doc, what, p, err);
-        if (s == DIL_OK) s = read_stages(doc, what, p, err);
-        if (s == DIL_OK) s = check(p, what, err);
-    } else {
-        s = dil__jsonfile_nomem(what, err);
-    }
-    json_decref(doc);
+    void *p = NULL;
+    dil_status s = dil__jsonfile_object(what, text, len, sizeof(dil_plan), read_plan, &p, err);
     if (s == DIL_OK) *out = p;
-    else dil_arena_free(a);
     return s;
 }
 
