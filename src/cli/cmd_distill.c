@@ -41,7 +41,7 @@ static int run(int argc, char **argv)
         {.name = "--minutes", .kind = DIL_CLI_NUM, .out = &o.minutes, .arg = "M", .help = "train so long instead", .min = 0.01, .max = 1e5},
         {.name = "--chunks", .kind = DIL_CLI_INT, .out = &chunks, .arg = "N", .help = "different sequences at most (64)", .min = 1, .max = 4096},
         {.name = "--val-chunks", .kind = DIL_CLI_INT, .out = &val_chunks, .arg = "N", .help = "held-out sequences at most (4)", .min = 1, .max = 4096},
-        {.name = "--rate", .kind = DIL_CLI_NUM, .out = &o.rate, .arg = "R", .help = "Adam's step, a relative change of a scale (0.001)", .min = 1e-7, .max = 1},
+        {.name = "--rate", .kind = DIL_CLI_NUM, .out = &o.rate, .arg = "R", .help = "Adam's step, a relative change of a scale (0.0003)", .min = 1e-7, .max = 1},
         {.name = "--beta", .kind = DIL_CLI_NUM, .out = &o.beta, .arg = "B", .help = "weight of the hidden states' distance (0)", .min = 0, .max = 1000},
         {.name = "--seed", .kind = DIL_CLI_INT, .out = &seed, .arg = "N", .help = "of the order of the text (1)", .min = 0, .max = 1e9},
         {.name = "--resume", .kind = DIL_CLI_FLAG, .out = &o.resume, .help = "go on from FILE.state of a run that was ended"},

@@ -11,7 +11,7 @@ enum { JUDGE_EVERY = 8, PATIENCE = 5, SAVE_SEC = 60 };
 
 dil_distill_opts dil_distill_defaults(void)
 {
-    return (dil_distill_opts){.steps = 64, .n_ctx = 512, .chunks = 64, .val_chunks = 4, .rate = 1e-3, .beta = 0, .seed = 1};
+    return (dil_distill_opts){.steps = 64, .n_ctx = 512, .chunks = 64, .val_chunks = 4, .rate = 3e-4, .beta = 0, .seed = 1};
 }
 
 typedef struct loop {
