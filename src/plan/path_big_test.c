@@ -115,7 +115,7 @@ static void many_node_bounds_are_never_above_the_optimum(void **state) {
  * weighted cost while nothing is dropped. */
 static void learning_keeps_every_plan_a_way(void **state) {
     (void)state;
-    for (uint64_t seed = 1; seed <= 12; seed++) {
+    for (uint64_t seed = 1; seed <= (getenv("DILEMMA_TEST_QUICK") ? 12 : 60); seed++) {
         instance x;
         int node[L_MAX], level[L_MAX];
         double price[S_MAX] = {0};
@@ -130,7 +130,7 @@ static void learning_keeps_every_plan_a_way(void **state) {
         c.hop = NULL;
         c.links = &x.links;
         assert_true(dil__px_ng_init(&ng, &c, 1));
-        for (int step = 0; step < 40; step++) {
+        for (int step = 0; step < 12; step++) {
             const double weight = 20 * dil_rng_unit(&r) / c.damage_max;
             for (int s = 0; s < c.n_nodes; s++) price[s] = dil_rng_below(&r, 2) ? 5 * dil_rng_unit(&r) / c.store[s] : 0;
             assert_true(dil__px_ng_relax(&ng, weight, price));
@@ -139,6 +139,7 @@ static void learning_keeps_every_plan_a_way(void **state) {
             if (ng.w.root > cost * (1 + 1e-12)) fail_msg("seed %llu step %d: root %.12g above a plan's %.12g", (unsigned long long)seed, step, ng.w.root, cost);
             dil__px_ng_drop(&ng, exact.sec * (1 + 1e-6)); /* the plan itself is faster and must stay */
             dil__px_ng_way(&ng);
+            if (step == 2) assert_true(dil__px_ng_prime(&ng, c.n_nodes)); /* from here on every node is remembered everywhere */
             dil__px_ng_learn(&ng);
         }
         dil__px_ng_fini(&ng);
