@@ -144,7 +144,7 @@ static void make_links(const px_core *c, px_links *k, int *first, int *to, doubl
 static void thinning_keeps_bounds_true(void **state) {
     (void)state;
     int close = 0, n = 0;
-    for (uint64_t seed = 1; seed <= 1500; seed++) {
+    for (uint64_t seed = 1; seed <= (getenv("DILEMMA_TEST_QUICK") ? 100 : 750); seed++) {
         instance x;
         make(&x, seed);
         oracle o = {.c = &x.core, .best = INFINITY};
