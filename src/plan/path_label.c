@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { V_COST, V_DAMAGE, V_FILE, V_BYTES, V_LOAD, V_CHUNK, V_SLOWEST, V_N, N_Y = 2, LABELS_MAX = 300000 };
+enum { V_COST, V_DAMAGE, V_FILE, V_BYTES, V_LOAD, V_CHUNK, V_SLOWEST, V_N, N_Y = 2, LABELS_MAX = 300000, ONE_BY_ONE_MAX = 30000 };
 
 #define SAME 1e-13 /* of a quantity's size: sums of the same terms in another order */
 
@@ -127,7 +127,7 @@ static void find_most(run *r) {
     r->same[V_COST] = SAME * L * cost;
     r->same[V_DAMAGE] = SAME * r->most[PF_DAMAGE][0];
     r->same[V_FILE] = SAME * r->most[PF_FILE][0];
-    r->same[V_CHUNK] = r->same[V_SLOWEST] = SAME * r->most[PF_CHUNK][0];
+    r->same[V_CHUNK] = r->same[V_SLOWEST] = r->same[V_COST];
 }
 
 /* The quantities that may still bind for some label of in, once position i is done. */
@@ -136,11 +136,12 @@ static int counting(const run *r, int i, const labels *in, int *which) {
     const int l = f->order[i];
     const pf_group *g = &f->group[f->group_of[l]];
     const bool ends = i + 1 == f->c->n_layers || f->group_of[f->order[i + 1]] != f->group_of[l];
-    double most[V_N] = {0}, apart_least = INFINITY, apart_most = -INFINITY; /* file less bytes */
+    double most[V_N] = {0}, slowest_least = INFINITY, apart_least = INFINITY, apart_most = -INFINITY; /* file less bytes */
     int n = 0;
     for (size_t j = 0; j < in->n; j++) {
         for (int k = 0; k < V_N; k++) most[k] = fmax(most[k], in->v[j].v[k]);
         const double apart = in->v[j].v[V_FILE] - in->v[j].v[V_BYTES];
+        slowest_least = fmin(slowest_least, in->v[j].v[V_SLOWEST]);
         apart_least = fmin(apart_least, apart);
         apart_most = fmax(apart_most, apart);
     }
@@ -151,8 +152,8 @@ static int counting(const run *r, int i, const labels *in, int *which) {
     if (file) which[n++] = V_FILE;
     if (bytes && !(file && apart_most - apart_least <= 1e-9 * most[V_FILE])) which[n++] = V_BYTES;
     if (!ends && most[V_LOAD] + r->most[PF_LOAD][i + 1] > g->cap[PF_LOAD]) which[n++] = V_LOAD;
-    if (!ends && f->real->chunk_weight > 0) which[n++] = V_CHUNK;
-    if (f->real->chunk_weight > 0) which[n++] = V_SLOWEST;
+    if (f->real->chunk_weight > 0 && !ends && most[V_CHUNK] + r->most[PF_CHUNK][i + 1] > slowest_least) which[n++] = V_CHUNK;
+    if (f->real->chunk_weight > 0 && most[V_SLOWEST] > slowest_least) which[n++] = V_SLOWEST;
     return n;
 }
 
@@ -174,6 +175,12 @@ static bool take(const run *r, int i, const label *from, uint32_t parent, const 
     to->level = (uint8_t)x->level;
     return to->v[V_DAMAGE] <= f->cap_damage && to->v[V_FILE] <= f->cap_file && to->v[V_BYTES] <= g->cap[PF_BYTES] &&
            to->v[V_LOAD] <= g->cap[PF_LOAD];
+}
+
+/* What is compared. In place of chunk seconds and of the slowest so far, the cost if that becomes the slowest of all: no less in both,
+ * and in cost, is no less whatever follows, and it leaves fewer labels than the seconds themselves. */
+static double compared(const run *r, const label *x, int k) {
+    return k == V_CHUNK || k == V_SLOWEST ? x->v[V_COST] + r->f->real->chunk_weight * x->v[k] : x->v[k];
 }
 
 static int by_priced(const void *a, const void *b) {
@@ -249,17 +256,17 @@ static bool drop_by_stairs(const run *r, labels *a, const int *which, int n_whic
     size_t n = 0;
     bool ok = tree && rank;
     if (ok && all > 1) qsort(a->v, all, sizeof *a->v, by_cost);
-    for (size_t i = 0; ok && n_which > 3 && i < all; i++) rank[i] = a->v[i].v[which[3]];
+    for (size_t i = 0; ok && n_which > 3 && i < all; i++) rank[i] = compared(r, &a->v[i], which[3]);
     if (ok && all > 1 && n_which > 3) qsort(rank, all, sizeof *rank, by_number);
     for (size_t i = 0; ok && i < all; i++) {
-        const double *v = a->v[i].v;
-        const double x = n_which > 1 ? v[which[1]] : 0, y = n_which > 2 ? v[which[2]] : 0;
+        const double x = n_which > 1 ? compared(r, &a->v[i], which[1]) : 0, y = n_which > 2 ? compared(r, &a->v[i], which[2]) : 0;
+        const double z = n_which > 3 ? compared(r, &a->v[i], which[3]) : 0;
         const double x_same = n_which > 1 ? x + r->same[which[1]] : 0, y_same = n_which > 2 ? y + r->same[which[2]] : 0;
         bool out = false;
-        size_t k = n_which > 3 ? count_up_to(rank, all, v[which[3]] + r->same[which[3]]) : 1;
+        size_t k = n_which > 3 ? count_up_to(rank, all, z + r->same[which[3]]) : 1;
         for (; k > 0 && !out; k &= k - 1) out = is_above(&tree[k], x_same, y_same);
         if (out) continue;
-        k = n_which > 3 ? count_up_to(rank, all, v[which[3]]) : 1;
+        k = n_which > 3 ? count_up_to(rank, all, z) : 1;
         for (; k <= (n_which > 3 ? all : 1) && ok; k += k & (~k + 1)) ok = add_step(&tree[k], x, y);
         a->v[n++] = a->v[i];
     }
@@ -272,15 +279,19 @@ static bool drop_by_stairs(const run *r, labels *a, const int *which, int n_whic
 
 /* Any number of quantities. What dominates has no larger priced cost, so it comes first. The last label that dominated is tried
  * first: neighbours often fall to the same one. */
-static bool drop_one_by_one(const run *r, labels *a, const int *which, int n_which) {
+static int drop_one_by_one(const run *r, labels *a, const int *which, int n_which) {
     size_t n = 0, last = 0;
     if (a->n > 1) qsort(a->v, a->n, sizeof *a->v, by_priced);
     double *kept = malloc((a->n ? a->n : 1) * (size_t)n_which * sizeof *kept);
-    if (!kept) return false;
+    if (!kept) return -1;
     for (size_t i = 0; i < a->n; i++) {
         double x[V_N];
         bool out = false;
-        for (int k = 0; k < n_which; k++) x[k] = a->v[i].v[which[k]] + r->same[which[k]];
+        if ((i & 0xff) == 0xff && (n > ONE_BY_ONE_MAX || dil_now_ns() > r->deadline_ns)) {
+            free(kept);
+            return 0;
+        }
+        for (int k = 0; k < n_which; k++) x[k] = compared(r, &a->v[i], which[k]) + r->same[which[k]];
         for (size_t j = 0; j <= n && !out && n > 0; j++) {
             const size_t at = j == 0 ? last : j - 1;
             const double *y = kept + at * (size_t)n_which;
@@ -290,16 +301,17 @@ static bool drop_one_by_one(const run *r, labels *a, const int *which, int n_whi
             if (out) last = at;
         }
         if (out) continue;
-        for (int k = 0; k < n_which; k++) kept[n * (size_t)n_which + (size_t)k] = a->v[i].v[which[k]];
+        for (int k = 0; k < n_which; k++) kept[n * (size_t)n_which + (size_t)k] = compared(r, &a->v[i], which[k]);
         a->v[n++] = a->v[i];
     }
     a->n = n;
     free(kept);
-    return true;
+    return 1;
 }
 
-static bool drop_dominated(const run *r, labels *a, const int *which, int n_which) {
-    return n_which <= 4 ? drop_by_stairs(r, a, which, n_which) : drop_one_by_one(r, a, which, n_which);
+/* 1 done, 0 it would take too long, -1 no memory. */
+static int drop_dominated(const run *r, labels *a, const int *which, int n_which) {
+    return n_which <= 4 ? (drop_by_stairs(r, a, which, n_which) ? 1 : -1) : drop_one_by_one(r, a, which, n_which);
 }
 
 /* 1: go on, 0: too many, -1: no memory. */
@@ -321,7 +333,8 @@ static int extend(run *r, int i, const labels *in, labels *out) {
     int which[V_N];
     const int n = counting(r, i, out, which);
     f->n_labels += out->n;
-    return drop_dominated(r, out, which, n) ? dil_now_ns() <= r->deadline_ns : -1;
+    const int rc = drop_dominated(r, out, which, n);
+    return rc > 0 ? dil_now_ns() <= r->deadline_ns : rc;
 }
 
 static void adopt(run *r, const labels *by_layer, const int *node, px_plan *best) {
