@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PATIENCE = 100, FORGET_MOST = 8, PRIME = 5, PRIME_DEGREE = 100 };
+enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PATIENCE = 100, PRIME = 5, PRIME_DEGREE = 100 };
 
 typedef struct big {
     px_big *o;
@@ -23,7 +23,6 @@ typedef struct big {
     double theta;
     int since;
     uint64_t seed;
-    int n_forgot;
     int waits, next_try; /* harvests without a plan */
 } big;
 
@@ -248,16 +247,6 @@ static bool harvest(big *b) {
     return o->best->sec >= was || find_plans(b, 4, 0.7);
 }
 
-/* From the best multipliers on with empty memories: those in use fill up with cycles that prices have settled since. */
-static void start_over(big *b) {
-    memcpy(b->y, b->top, (size_t)(b->c->n_nodes + 1) * sizeof *b->y);
-    memset(b->d, 0, (size_t)(b->c->n_nodes + 1) * sizeof *b->d);
-    dil__px_ng_forget(&b->x);
-    b->theta = 0.3;
-    b->since = 0;
-    b->n_forgot++;
-}
-
 static bool ascend(big *b) {
     px_big *o = b->o;
     int since_harvest = HARVEST, checked = 0;
@@ -266,11 +255,6 @@ static bool ascend(big *b) {
         const int rc = ascend_once(b, i);
         if (rc < 0) return false;
         if (rc == 0) {
-            if (b->stage < target_of(b) && o->best->found && b->n_forgot < FORGET_MOST) {
-                start_over(b);
-                checked = i;
-                continue;
-            }
             if (b->stage < target_of(b) || b->aim <= o->gap * 1.001) break; /* stuck, or done */
             begin_stage(b, fmax(o->gap, b->aim / 2));
             since_harvest = HARVEST;
@@ -279,14 +263,7 @@ static bool ascend(big *b) {
             continue;
         }
         if (i - checked >= PATIENCE) { /* hardly moving, or no plan in sight */
-            if (!o->best->found && i >= 4 * PATIENCE) break;
-            if (b->stage < before + 1e-4 * fabs(before)) {
-                if (b->n_forgot >= FORGET_MOST) break;
-                start_over(b);
-                checked = i;
-                before = -INFINITY;
-                continue;
-            }
+            if (b->stage < before + 1e-4 * fabs(before) || (!o->best->found && i >= 4 * PATIENCE)) break;
             checked = i;
             before = b->stage;
         }

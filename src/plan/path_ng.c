@@ -506,12 +506,6 @@ double dil__px_ng_drop(px_ng *x, double target) {
 
 /* --- life --- */
 
-void dil__px_ng_forget(px_ng *x) {
-    memset(x->n_memory, 0, (size_t)(x->c->n_layers + 1) * (size_t)x->c->n_nodes);
-    x->n_visits = 0;
-    x->stale = true;
-}
-
 void dil__px_ng_revive(px_ng *x) {
     const px_core *c = x->c;
     px_graph g;

@@ -36,7 +36,6 @@ typedef struct px_ng {
 bool dil__px_ng_init(px_ng *x, const px_core *c, int n_threads);
 void dil__px_ng_fini(px_ng *x);
 void dil__px_ng_revive(px_ng *x); /* everything matters again */
-void dil__px_ng_forget(px_ng *x); /* memories full of what no longer matters make room; then as after learning */
 /* Fills tables and completions at (1, damage, price [S]); x->w.root is INFINITY when there is no way. false: no memory. */
 bool dil__px_ng_relax(px_ng *x, double damage, const double *price);
 /* The cheapest way into x->visit and x->used -> its damage; INFINITY when it has no levels. */
