@@ -163,6 +163,9 @@ void dil_sleep_ns(int64_t ns);
 void dil_parallel(int n_threads, size_t n, void (*fn)(void *ctx, size_t i), void *ctx);
 int dil_cpu_count(void); /* CPUs this process may use (affinity and cgroup quota), >= 1 */
 
+/* Bytes of main memory, and those that can be had without swapping; a control group's limit counts. 0: unknown. */
+void dil_memory(uint64_t *total, uint64_t *available);
+
 /* dil_parse_bytes - "500M", "1.5GiB", "98362432": K/M/G/T are powers of 1000, KiB/MiB/... of 1024. */
 bool dil_parse_bytes(const char *text, uint64_t *out);
 /* dil_format_bytes - "98.4 MB", into out. */

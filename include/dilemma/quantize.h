@@ -24,6 +24,7 @@ typedef enum dil_quantize_method {
     DIL_QUANTIZE_N
 } dil_quantize_method;
 bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out); /* rtn, gptq, layerwise */
+const char *dil_quantize_method_name(dil_quantize_method m);
 
 typedef struct dil_quantize_opts {
     const char *plan;            /* plan.json; NULL: `type` for every linear tensor */

@@ -16,7 +16,7 @@ static const char about[] =
 
 typedef struct words {
     dil_cli_list node;
-    const char *model, *dir, *keys, *key, *entry, *data, *format, *bind;
+    const char *model, *dir, *keys, *key, *entry, *data, *format, *bind, *method;
     double max_ratio, max_kl, max_loss_pct, slack;
     int64_t port, context, sequences, tokens_in, tokens_out, threads;
     bool insecure, no_serve;
@@ -51,7 +51,7 @@ static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
     dil_cli_pipeline p = {.model = w->model, .dir = w->dir, .data = w->data, .format = format, .key = w->insecure ? NULL : &key, .peers = peer,
                           .n_peers = (uint32_t)w->node.n, .entry = w->entry ? w->entry : peer[0].name, .context = (uint32_t)w->context,
                           .sequences = (uint32_t)w->sequences, .damage_tokens = 1408, .imatrix_tokens = 8192, .probe_limit_sec = 2,
-                          .n_threads = (int)w->threads, .plan_options = dil_plan_options_default(), .say = stdout};
+                          .n_threads = (int)w->threads, .method = w->method, .plan_options = dil_plan_options_default(), .say = stdout};
     bool known = false;
     for (uint32_t i = 0; i < p.n_peers; i++) known |= strcmp(peer[i].name, p.entry) == 0;
     if (!known) return dil_fail(err, DIL_ENOTFOUND, "--entry %s: no such node", p.entry);
@@ -87,6 +87,7 @@ static int run(int argc, char **argv)
         {.name = "--entry", .kind = DIL_CLI_STR, .out = &w.entry, .arg = "NAME", .help = "where requests arrive (the first node)"},
         {.name = "--data", .kind = DIL_CLI_STR, .out = &w.data, .arg = "FILE", .help = "text or questions like those to come (embedded)"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &w.format, .arg = "F", .help = "squad, text, jsonl (by content)"},
+        {.name = "--method", .kind = DIL_CLI_STR, .out = &w.method, .arg = "M", .help = "of quantizing: rtn, gptq, layerwise (layerwise where memory and minutes allow)"},
         {.name = "--max-ratio", .kind = DIL_CLI_NUM, .out = &w.max_ratio, .arg = "R", .help = "size as a share of fp32, 0.1275", .min = 0.001, .max = 2},
         {.name = "--max-kl", .kind = DIL_CLI_NUM, .out = &w.max_kl, .arg = "X", .help = "KL divergence, nats a token", .min = 0, .max = 1e6},
         {.name = "--max-loss-increase", .kind = DIL_CLI_NUM, .out = &w.max_loss_pct, .arg = "PCT", .help = "loss, in percent", .min = 0, .max = 1e6},

@@ -242,7 +242,7 @@ static void print_table(demo *d)
     printf("\n                            before       after\n");
     printf("loss, nats a token       %9.4f   %9.4f   (%+.2f %%; %" PRIu64 " held-out tokens)\n", d->before.loss, d->after.loss,
            100 * (d->after.loss / d->before.loss - 1), d->after.tokens);
-    printf("KL divergence, mean              0   %9.4f   (+- %.4f; the plan predicted %.4f)\n", d->after.kl_mean, d->after.kl_stderr, p->predicted_damage);
+    printf("KL divergence, mean              0   %9.4f   (+- %.4f; the plan predicted %.4f for plain rounding)\n", d->after.kl_mean, d->after.kl_stderr, p->predicted_damage);
     printf("size, %% of fp32          %9.2f   %9.2f   (budget %.2f)\n", 100 * d->before.ratio_to_fp32, 100 * d->after.ratio_to_fp32, 100 * d->o->max_ratio);
     if (d->quantized_already) printf("\"before\" is the file as given: quantized already, and its own reference here.\n");
     putchar('\n');

@@ -272,6 +272,22 @@ dil_status dil_cli_pipeline_plan(dil_cli_pipeline *p, dil_err *err)
 
 /* --- quantize ----------------------------------------------------------------------------------------------------------------- */
 
+/* Layer-wise quantizing holds teacher and student in 32 bits and passes over some thousand tokens: for small models. */
+#define LAYERWISE_CPU_SEC_PER_PARAM 1.9e-6
+#define LAYERWISE_SEC_MAX 900.0
+#define LAYERWISE_BYTES_PER_PARAM 12.0
+
+static dil_status pick_method(const dil_cli_pipeline *p, dil_quantize_method *out, dil_err *err)
+{
+    if (p->method) return dil_quantize_method_from_name(p->method, out) ? DIL_OK : dil_fail(err, DIL_EUSAGE, "'%s' is no method (layerwise, gptq, rtn)", p->method);
+    double params = (double)p->profile->n_params, threads = p->n_threads ? p->n_threads : dil_cpu_count();
+    uint64_t total, available;
+    dil_memory(&total, &available);
+    bool fits = LAYERWISE_BYTES_PER_PARAM * params < 0.6 * (double)available && LAYERWISE_CPU_SEC_PER_PARAM * params / threads < LAYERWISE_SEC_MAX;
+    *out = fits ? DIL_QUANTIZE_LAYERWISE : DIL_QUANTIZE_RTN;
+    return DIL_OK;
+}
+
 /* The student depends on the types alone, not on who holds them: a plan that only moves layers keeps the file. */
 static dil_status student_key(const dil_cli_pipeline *p, const dil_quantize_opts *o, dil__key *k, dil_err *err)
 {
@@ -286,15 +302,24 @@ static dil_status student_key(const dil_cli_pipeline *p, const dil_quantize_opts
             dil__key_str(k, layer->types[i].type);
         }
     }
-    return dil__key_file(k, p->imatrix_path, err);
+    dil_status s = o->imatrix ? dil__key_file(k, o->imatrix, err) : DIL_OK;
+    return s == DIL_OK && o->imatrix_data ? dil__key_file(k, o->imatrix_data, err) : s;
 }
 
 dil_status dil_cli_pipeline_quantize(dil_cli_pipeline *p, dil_err *err)
 {
     int64_t start = dil_now_ns();
-    dil_quantize_opts o = {.plan = p->plan_path, .imatrix = p->imatrix_path, .n_threads = p->n_threads};
+    dil_quantize_opts o = {.plan = p->plan_path, .n_threads = p->n_threads};
+    dil_status s = pick_method(p, &o.method, err);
+    if (s != DIL_OK) return s;
+    if (o.method == DIL_QUANTIZE_RTN) {
+        o.imatrix = p->imatrix_path;
+    } else {
+        o.imatrix_data = p->data;
+        o.imatrix_format = p->format;
+    }
     dil__key k;
-    dil_status s = student_key(p, &o, &k, err);
+    s = student_key(p, &o, &k, err);
     bool kept = s == DIL_OK && dil__steps_done(p->steps, "student", &k, p->student_path);
     if (s == DIL_OK && !kept) {
         dil_quantize_report r;
@@ -310,7 +335,7 @@ dil_status dil_cli_pipeline_quantize(dil_cli_pipeline *p, dil_err *err)
     double ratio = dil_gguf_ratio_to_fp32(g, &bytes, &n_params);
     dil_gguf_close(g);
     char size[32];
-    dil_cli_pipeline_note(p, "quantize", kept, since(start), "%s, %.2f bits a weight, %.2f %% of fp32 -> %s", dil_format_bytes(bytes, size),
-                          8.0 * (double)bytes / (double)n_params, 100 * ratio, p->student_path);
+    dil_cli_pipeline_note(p, "quantize", kept, since(start), "%s, %.2f bits a weight, %.2f %% of fp32, %s -> %s", dil_format_bytes(bytes, size),
+                          8.0 * (double)bytes / (double)n_params, 100 * ratio, dil_quantize_method_name(o.method), p->student_path);
     return DIL_OK;
 }

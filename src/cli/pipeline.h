@@ -31,6 +31,7 @@ typedef struct dil_cli_pipeline {
     double time_limit_sec;                      /* a measured kernel */
     double probe_limit_sec;                     /* a link */
     int n_threads;
+    const char *method;                         /* of quantizing: rtn, gptq, layerwise; NULL: layerwise where it fits */
     dil_plan_options plan_options;
     FILE *say;                                  /* one line a step; NULL: nothing */
 

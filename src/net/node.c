@@ -590,14 +590,9 @@ static void *listen_on(void *arg)
 
 static uint64_t free_memory(void)
 {
-    FILE *f = fopen("/proc/meminfo", "re");
-    unsigned long long kib = 0;
-    char line[128];
-    while (f && fgets(line, sizeof line, f)) {
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    }
-    if (f) fclose(f);
-    return (uint64_t)kib * 1024 / 10 * 9;
+    uint64_t total, available;
+    dil_memory(&total, &available);
+    return available / 10 * 9;
 }
 
 static dil_status cache_path(const char *given, char out[4096], dil_err *err)

@@ -26,15 +26,21 @@ typedef struct job {
     dil_quantize_report report;
 } job;
 
+static const char *const method_name[DIL_QUANTIZE_N] = {"rtn", "gptq", "layerwise"};
+
 bool dil_quantize_method_from_name(const char *name, dil_quantize_method *out)
 {
-    static const char *const names[DIL_QUANTIZE_N] = {"rtn", "gptq", "layerwise"};
     for (int m = 0; m < DIL_QUANTIZE_N; m++) {
-        if (strcmp(name, names[m]) != 0) continue;
+        if (strcmp(name, method_name[m]) != 0) continue;
         *out = (dil_quantize_method)m;
         return true;
     }
     return false;
+}
+
+const char *dil_quantize_method_name(dil_quantize_method m)
+{
+    return method_name[m];
 }
 
 /* --- which type each tensor gets ------------------------------------------------------------------------------------- */
