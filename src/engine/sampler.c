@@ -1,12 +1,13 @@
-/* Choosing the next token. Candidates are the k best by a partial sort; nucleus and min-p then cut that list, as its tail holds
- * almost no probability. Greedy is the lowest id among the largest logits, so that text does not depend on how ties fall. */
+/* Choosing the next token. Candidates are the k best by a partial sort; nucleus and min-p then cut that list. With top-k off the
+ * best few thousand are tried first, against the probability of all; only where the cut is not among them is everything sorted, and
+ * where nothing cuts nothing is. Greedy is the lowest id among the largest logits, so that text does not depend on how ties fall. */
 #include <dilemma/engine.h>
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CANDIDATES_MAX 4096u /* also with top_k off: what is less likely than the 4096th token is never drawn */
+#define FIRST_TRY 4096u
 
 typedef struct candidate {
     float logit, p;
@@ -19,7 +20,7 @@ struct dil_sampler {
     dil_rng rng;
     float *logit;       /* [n_vocab] after penalties; NULL without them */
     uint32_t *count;    /* [n_vocab] how often a token was accepted; NULL without penalties */
-    candidate *heap;    /* [CANDIDATES_MAX] */
+    candidate *heap;    /* [n_vocab], [top_k] where that is on */
 };
 
 dil_sampler_opts dil_sampler_defaults(void)
@@ -32,6 +33,11 @@ static bool penalises(const dil_sampler_opts *o)
     return (o->repeat_penalty > 0 && o->repeat_penalty != 1) || o->presence_penalty != 0 || o->frequency_penalty != 0;
 }
 
+static uint32_t kept_by_top_k(const dil_sampler *s)
+{
+    return s->opts.top_k && s->opts.top_k < s->n_vocab ? s->opts.top_k : s->n_vocab;
+}
+
 dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
 {
     dil_sampler *s = calloc(1, sizeof *s);
@@ -39,7 +45,7 @@ dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
     s->opts = *o;
     s->n_vocab = n_vocab;
     dil_rng_init(&s->rng, o->seed);
-    s->heap = malloc(CANDIDATES_MAX * sizeof *s->heap);
+    s->heap = calloc(kept_by_top_k(s), sizeof *s->heap);
     if (penalises(o)) {
         s->logit = malloc((size_t)n_vocab * sizeof *s->logit);
         s->count = calloc(n_vocab, sizeof *s->count);
@@ -123,20 +129,60 @@ static uint32_t largest(candidate *h, const float *logits, uint32_t n, uint32_t 
     return k;
 }
 
-static uint32_t cut(const dil_sampler_opts *o, candidate *c, uint32_t n)
+static bool cuts_nucleus(const dil_sampler_opts *o)
 {
-    double sum = 0, kept = 0;
+    return o->top_p > 0 && o->top_p < 1;
+}
+
+/* How many of the sorted candidates stay; sum: of the probabilities that the nucleus is a share of. n: none was cut. */
+static uint32_t cut(const dil_sampler_opts *o, const candidate *c, uint32_t n, double sum)
+{
+    double kept = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        if (o->min_p > 0 && k > 0 && c[k].p < o->min_p * c[0].p) return k;
+        kept += (double)c[k].p;
+        if (cuts_nucleus(o) && kept >= (double)o->top_p * sum && k + 1 < n) return k + 1;
+    }
+    return n;
+}
+
+static double weigh(const dil_sampler_opts *o, candidate *c, uint32_t n, float max)
+{
+    double sum = 0;
     for (uint32_t i = 0; i < n; i++) {
-        c[i].p = expf((c[i].logit - c[0].logit) / o->temperature);
+        c[i].p = expf((c[i].logit - max) / o->temperature);
         sum += (double)c[i].p;
     }
-    uint32_t k = 0;
-    while (k < n) {
-        if (o->min_p > 0 && k > 0 && c[k].p < o->min_p * c[0].p) break;
-        kept += (double)c[k++].p;
-        if (o->top_p > 0 && o->top_p < 1 && kept >= (double)o->top_p * sum) break;
+    return sum;
+}
+
+static uint32_t all_in_order(candidate *c, const float *logits, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) c[i] = (candidate){.logit = logits[i], .id = (int32_t)i};
+    return n;
+}
+
+/* The candidates with their weights, as far as top-k, nucleus and min-p leave them. */
+static uint32_t candidates(dil_sampler *s, const float *logits)
+{
+    const dil_sampler_opts *o = &s->opts;
+    uint32_t k = kept_by_top_k(s);
+    float max = logits[best(logits, s->n_vocab)];
+    if (k == s->n_vocab && !cuts_nucleus(o) && !(o->min_p > 0)) {
+        weigh(o, s->heap, all_in_order(s->heap, logits, k), max);
+        return k;
     }
-    return k;
+    if (k == s->n_vocab && k > FIRST_TRY) {
+        double all = 0;
+        for (uint32_t i = 0; i < k; i++) all += (double)expf((logits[i] - max) / o->temperature);
+        uint32_t n = largest(s->heap, logits, k, FIRST_TRY);
+        weigh(o, s->heap, n, max);
+        uint32_t left = cut(o, s->heap, n, all);
+        if (left < n) return left;
+    }
+    uint32_t n = largest(s->heap, logits, s->n_vocab, k);
+    double sum = weigh(o, s->heap, n, max);
+    return cut(o, s->heap, n, sum);
 }
 
 static int32_t draw(dil_sampler *s, const candidate *c, uint32_t n)
@@ -166,9 +212,7 @@ int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
     if (s->opts.temperature <= 0) {
         id = best(l, s->n_vocab);
     } else {
-        uint32_t k = s->opts.top_k && s->opts.top_k < CANDIDATES_MAX ? s->opts.top_k : CANDIDATES_MAX;
-        uint32_t n = largest(s->heap, l, s->n_vocab, k);
-        id = draw(s, s->heap, cut(&s->opts, s->heap, n));
+        id = draw(s, s->heap, candidates(s, l));
     }
     if (logprob) *logprob = log_prob(logits, s->n_vocab, id);
     return id;

@@ -78,6 +78,38 @@ static void draws_follow_the_truncated_distribution(void **state)
     check_frequencies(o, l, kept);
 }
 
+/* 20,000 tokens that fall off slowly: far more than a few thousand matter. */
+static void a_long_tail_is_drawn_from_too(void **state)
+{
+    (void)state;
+    enum { LONG = 20000, DRAWS = 2000 };
+    float *l = calloc(LONG, sizeof *l);
+    for (int i = 0; i < LONG; i++) l[(i * 7919) % LONG] = -(float)i / LONG; /* rank i, at ids all over */
+    double below[LONG + 1]; /* of the probability */
+    below[0] = 0;
+    for (int i = 0; i < LONG; i++) below[i + 1] = below[i] + exp(-(double)i / LONG);
+    const dil_sampler_opts all[] = {{.temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 1}, {.temperature = 1, .top_p = 0.8f, .repeat_penalty = 1, .seed = 2},
+                                    {.temperature = 1, .top_p = 1, .min_p = 0.6f, .repeat_penalty = 1, .seed = 3},
+                                    {.temperature = 1, .top_p = 1, .top_k = 9000, .repeat_penalty = 1, .seed = 4}};
+    for (size_t t = 0; t < 4; t++) {
+        int end = LONG, half = 0; /* ranks below `end` may be drawn */
+        while (t == 1 && below[end - 1] >= 0.8 * below[LONG]) end--;
+        if (t == 2) end = (int)ceil(-log(0.6) * LONG);
+        if (t == 3) end = 9000;
+        dil_sampler *s = dil_sampler_new(&all[t], LONG);
+        for (int i = 0; i < DRAWS; i++) {
+            int32_t id = dil_sampler_pick(s, l, NULL);
+            int rank = (int)lroundf(-l[id] * LONG);
+            if (rank > end) fail_msg("case %zu: rank %d was drawn, the last allowed is %d", t, rank, end - 1);
+            half += rank < end / 2;
+        }
+        double e = DRAWS * below[end / 2] / below[end];
+        if (fabs(half - e) > 5 * sqrt(e)) fail_msg("case %zu: %d of %d draws from the better half, expected %.0f", t, half, DRAWS, e);
+        dil_sampler_free(s);
+    }
+    free(l);
+}
+
 static void one_seed_gives_one_sequence(void **state)
 {
     (void)state;
@@ -118,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
         cmocka_unit_test(draws_follow_the_truncated_distribution),
+        cmocka_unit_test(a_long_tail_is_drawn_from_too),
         cmocka_unit_test(one_seed_gives_one_sequence),
         cmocka_unit_test(penalties_turn_away_from_what_was_said),
     };
