@@ -223,6 +223,27 @@ static dil_status run_distributed(demo *d, dil_err *err)
 
 /* --- what came of it ----------------------------------------------------------------------------------------------------------- */
 
+static double predicted_compute(const dil_plan *p)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < p->n_stages; i++) sum += p->stages[i].compute_sec;
+    return sum;
+}
+
+static void print_times(const demo *d)
+{
+    const dil_plan *p = d->p.plan;
+    double compute = predicted_compute(p), links = p->token_sec - compute, measured = d->timing.round_sec - d->timing.compute_sec;
+    printf("\n                         predicted    measured    ratio\n");
+    printf("seconds a token          %9.4f   %9.4f   %6.2f\n", p->token_sec, d->speed.token_sec, d->speed.token_sec / p->token_sec);
+    if (d->timing.round_sec > 0) {
+        printf("  the stages' compute    %9.4f   %9.4f   %6.2f\n", compute, d->timing.compute_sec, d->timing.compute_sec / compute);
+        printf("  links and between      %9.4f   %9.4f   %6.2f\n", links, measured, measured / links);
+    }
+    printf("seconds to the first     %9.4f   %9.4f   %6.2f   (%u tokens in)\n", p->prefill_sec, d->speed.prefill_sec, d->speed.prefill_sec / p->prefill_sec,
+           d->speed.n_prompt);
+}
+
 static void print_table(demo *d)
 {
     const dil_plan *p = d->p.plan;
@@ -235,10 +256,7 @@ static void print_table(demo *d)
                d->p.cluster->nodes[n].throttle, g->first_layer, g->last_layer, dil_format_bytes(g->bytes, w), 1e3 * g->compute_sec, 1e3 * g->hop_sec);
     }
     printf("the whole student with its cache takes %s: no machine holds it alone\n", dil_format_bytes(d->stage.alone_bytes, m));
-    printf("\n                         predicted    measured    ratio\n");
-    printf("seconds a token          %9.4f   %9.4f   %6.2f\n", p->token_sec, d->speed.token_sec, d->speed.token_sec / p->token_sec);
-    printf("seconds to the first     %9.4f   %9.4f   %6.2f   (%u tokens in)\n", p->prefill_sec, d->speed.prefill_sec, d->speed.prefill_sec / p->prefill_sec,
-           d->speed.n_prompt);
+    print_times(d);
     printf("\n                            before       after\n");
     printf("loss, nats a token       %9.4f   %9.4f   (%+.2f %%; %" PRIu64 " held-out tokens)\n", d->before.loss, d->after.loss,
            100 * (d->after.loss / d->before.loss - 1), d->after.tokens);
@@ -259,6 +277,9 @@ static dil_status print_json(demo *d, dil_err *err)
                           d->speed.token_sec, "predicted_prefill_sec", p->prefill_sec, "measured_prefill_sec", d->speed.prefill_sec, "loss_before", d->before.loss,
                           "loss_after", d->after.loss, "kl_mean", d->after.kl_mean, "predicted_damage", p->predicted_damage, "ratio_to_fp32", d->after.ratio_to_fp32,
                           "max_ratio", d->o->max_ratio, "gap", p->gap, "netlab", d->stage.lab != NULL, "total_sec", since(d->start_ns), "report", d->report_path);
+    json_object_set_new(o, "predicted_compute_sec", json_real(predicted_compute(p)));
+    json_object_set_new(o, "measured_compute_sec", d->timing.round_sec > 0 ? json_real(d->timing.compute_sec) : json_null());
+    json_object_set_new(o, "measured_round_sec", d->timing.round_sec > 0 ? json_real(d->timing.round_sec) : json_null());
     json_t *stages = json_array(), *answers = json_array();
     for (uint32_t i = 0; i < p->n_stages; i++)
         json_array_append_new(stages, json_pack("{s:s, s:i, s:i, s:I}", "node", p->stages[i].node, "first_layer", (int)p->stages[i].first_layer, "last_layer",
