@@ -138,3 +138,8 @@ dil_status dil__json_bool_or(const json_t *o, const char *key, const char *where
     *out = absent(o, key) ? dflt : json_is_true(v);
     return DIL_OK;
 }
+
+json_t *dil__json_real_or_null(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}

@@ -13,6 +13,8 @@ dil_status dil__json_load(const char *path, size_t max_bytes, json_t **out, dil_
 dil_status dil__json_parse(const char *what, const char *text, size_t len, json_t **out, dil_err *err);
 /* Writes doc (indented by two, keys in insertion order) to path, whole or not at all; "-" is standard output. */
 dil_status dil__json_save(const char *path, const json_t *doc, dil_err *err);
+/* Building: a number that is not finite becomes null. Owned. */
+json_t *dil__json_real_or_null(double v);
 
 /* Required members. `where` names the object in the error text. Borrowed results. */
 dil_status dil__json_obj(const json_t *o, const char *key, const char *where, json_t **out, dil_err *err);

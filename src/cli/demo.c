@@ -68,11 +68,6 @@ static bool is_quantized(const opened *m)
 
 /* --- quality ------------------------------------------------------------------------------------------------------------------ */
 
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static double number_of(const json_t *o, const char *key)
 {
     const json_t *v = json_object_get(o, key);
@@ -83,12 +78,12 @@ static dil_status save_eval(const char *path, const dil_eval_result *r, dil_err 
 {
     json_t *o = json_object();
     json_object_set_new(o, "tokens", json_integer((json_int_t)r->tokens));
-    json_object_set_new(o, "loss", number(r->loss));
-    json_object_set_new(o, "teacher_loss", number(r->teacher_loss));
-    json_object_set_new(o, "kl_mean", number(r->kl_mean));
-    json_object_set_new(o, "kl_stderr", number(r->kl_stderr));
-    json_object_set_new(o, "kl_p99", number(r->kl_p99));
-    json_object_set_new(o, "top1_agreement", number(r->top1_agreement));
+    json_object_set_new(o, "loss", dil__json_real_or_null(r->loss));
+    json_object_set_new(o, "teacher_loss", dil__json_real_or_null(r->teacher_loss));
+    json_object_set_new(o, "kl_mean", dil__json_real_or_null(r->kl_mean));
+    json_object_set_new(o, "kl_stderr", dil__json_real_or_null(r->kl_stderr));
+    json_object_set_new(o, "kl_p99", dil__json_real_or_null(r->kl_p99));
+    json_object_set_new(o, "top1_agreement", dil__json_real_or_null(r->top1_agreement));
     dil_status s = dil__json_save(path, o, err);
     json_decref(o);
     return s;

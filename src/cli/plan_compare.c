@@ -1,4 +1,5 @@
 /* `dilemma plan --compare`: several solvers in one table. */
+#include "base/json.h"
 #include "cli/cli.h"
 #include "cli/plan_more.h"
 
@@ -63,48 +64,29 @@ static void print_table(const comparison *c)
     }
 }
 
-static void json_number(const char *key, double v)
+static dil_status print_json(const comparison *c, dil_err *err)
 {
-    if (isfinite(v)) printf("\"%s\": %.9g, ", key, v);
-    else printf("\"%s\": null, ", key);
-}
-
-static void json_text(const char *s)
-{
-    putchar('"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') putchar('\\');
-        if ((unsigned char)*s >= 0x20) putchar(*s);
-    }
-    putchar('"');
-}
-
-static void print_json(const comparison *c)
-{
-    puts("{\"version\": 1, \"rows\": [");
+    json_t *rows = json_array();
     for (uint32_t i = 0; i < c->n; i++) {
         const dil_compare_row *r = &c->row[i];
-        printf("  {\"solver\": \"%s\", \"feasible\": %s, ", r->solver, r->status == DIL_OK ? "true" : "false");
-        json_number("token_sec", r->token_sec);
-        json_number("prefill_sec", r->prefill_sec);
-        json_number("total_sec", r->total_sec);
-        json_number("damage", r->damage);
-        json_number("ratio_to_fp32", r->ratio_to_fp32);
-        json_number("bound_sec", r->bound_sec);
-        json_number("solve_sec", r->solve_sec);
-        fputs("\"why\": ", stdout);
-        json_text(r->why);
-        puts(i + 1 < c->n ? "}," : "}");
+        json_array_append_new(rows, json_pack("{s:s, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "solver", r->solver, "feasible", r->status == DIL_OK,
+                                              "token_sec", dil__json_real_or_null(r->token_sec), "prefill_sec", dil__json_real_or_null(r->prefill_sec),
+                                              "total_sec", dil__json_real_or_null(r->total_sec), "damage", dil__json_real_or_null(r->damage),
+                                              "ratio_to_fp32", dil__json_real_or_null(r->ratio_to_fp32), "bound_sec", dil__json_real_or_null(r->bound_sec),
+                                              "solve_sec", dil__json_real_or_null(r->solve_sec), "why", r->why));
     }
-    puts("]}");
+    json_t *o = json_pack("{s:i, s:o}", "version", 1, "rows", rows);
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
 }
 
-static int finish(const comparison *c, dil_status s, const dil_err *err, bool json)
+static int finish(const comparison *c, dil_status s, dil_err *err, bool json)
 {
     dil_cli_progress_done();
+    if (s == DIL_OK && json) s = print_json(c, err);
     if (s != DIL_OK) return dil_cli_fail("plan", err);
-    if (json) print_json(c);
-    else print_table(c);
+    if (!json) print_table(c);
     return 0;
 }
 

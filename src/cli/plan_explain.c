@@ -1,8 +1,8 @@
 /* `dilemma plan --explain` and `--pareto`. */
+#include "base/json.h"
 #include "cli/cli.h"
 #include "cli/plan_more.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,40 +29,19 @@ static void print_use(const dil_explanation *e)
 
 static const char *const reason_name[] = {"memory", "damage", "size", "load", "links", "left-out"};
 
-static void json_number(const char *key, double v)
+static dil_status print_json(const dil_explanation *e, uint32_t n, dil_err *err)
 {
-    if (isfinite(v)) printf(", \"%s\": %.9g", key, v);
-    else printf(", \"%s\": null", key);
-}
-
-static void json_text(const char *s)
-{
-    putchar('"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\') putchar('\\');
-        if ((unsigned char)*s >= 0x20) putchar(*s);
-    }
-    putchar('"');
-}
-
-static void print_json(const dil_explanation *e, uint32_t n)
-{
-    puts("{\"version\": 1, \"explanations\": [");
-    for (uint32_t i = 0; i < n; i++) {
-        printf("  {\"reason\": \"%s\", \"node\": ", reason_name[e[i].reason]);
-        if (e[i].node) json_text(e[i].node);
-        else fputs("null", stdout);
-        json_number("used", e[i].used);
-        json_number("limit", e[i].limit);
-        json_number("more", e[i].more);
-        json_number("token_sec", e[i].token_sec);
-        json_number("total_sec", e[i].total_sec);
-        json_number("bound_sec", e[i].bound_sec);
-        printf(", \"proved\": %s, \"binds\": %s, \"text\": ", e[i].proved ? "true" : "false", e[i].binds ? "true" : "false");
-        json_text(e[i].text);
-        puts(i + 1 < n ? "}," : "}");
-    }
-    puts("]}");
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:s}", "reason", reason_name[e[i].reason], "node", e[i].node,
+                                              "used", dil__json_real_or_null(e[i].used), "limit", dil__json_real_or_null(e[i].limit), "more",
+                                              dil__json_real_or_null(e[i].more), "token_sec", dil__json_real_or_null(e[i].token_sec), "total_sec",
+                                              dil__json_real_or_null(e[i].total_sec), "bound_sec", dil__json_real_or_null(e[i].bound_sec), "proved",
+                                              e[i].proved, "binds", e[i].binds, "text", e[i].text));
+    json_t *o = json_pack("{s:i, s:o}", "version", 1, "explanations", list);
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
 }
 
 int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_plan *plan, bool json)
@@ -74,8 +53,8 @@ int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, con
     dil_cli_progress_done();
     if (s != DIL_OK) return dil_cli_fail("plan: --explain", &err);
     if (json) {
-        print_json(e, n);
-        return 0;
+        s = print_json(e, n, &err);
+        return s == DIL_OK ? 0 : dil_cli_fail("plan: --explain", &err);
     }
     puts("\nbudgets");
     for (uint32_t i = 0; i < n; i++) print_use(&e[i]);

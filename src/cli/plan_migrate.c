@@ -1,29 +1,20 @@
 /* `dilemma plan --from`: keep the old plan or move. */
+#include "base/json.h"
 #include "cli/cli.h"
 #include "cli/plan_more.h"
 
-#include <math.h>
 
-static void json_number(const char *key, double v)
+static dil_status print_json(const dil_migration *m, dil_err *err)
 {
-    if (isfinite(v)) printf(", \"%s\": %.9g", key, v);
-    else printf(", \"%s\": null", key);
-}
-
-static void print_json(const dil_migration *m)
-{
-    printf("{\"version\": 1, \"moves\": %s, \"forced\": %s, \"n_layers\": %u", m->moves ? "true" : "false", m->forced ? "true" : "false", m->n_layers);
-    json_number("moved_bytes", m->moved_bytes);
-    json_number("move_sec", m->move_sec);
-    json_number("replay_sec", m->replay_sec);
-    json_number("pause_sec", m->pause_sec);
-    json_number("streams", m->streams);
-    json_number("cost_sec", m->cost_sec);
-    json_number("gain_sec", m->gain_sec);
-    json_number("old_total_sec", m->old_total_sec);
-    json_number("new_total_sec", m->new_total_sec);
-    json_number("best_total_sec", m->best_total_sec);
-    puts("}");
+    json_t *o = json_pack("{s:i, s:b, s:b, s:I}", "version", 1, "moves", m->moves, "forced", m->forced, "n_layers", (json_int_t)m->n_layers);
+    const struct { const char *key; double value; } number[] = {
+        {"moved_bytes", m->moved_bytes}, {"move_sec", m->move_sec}, {"replay_sec", m->replay_sec}, {"pause_sec", m->pause_sec}, {"streams", m->streams},
+        {"cost_sec", m->cost_sec}, {"gain_sec", m->gain_sec}, {"old_total_sec", m->old_total_sec}, {"new_total_sec", m->new_total_sec},
+        {"best_total_sec", m->best_total_sec}};
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++) json_object_set_new(o, number[i].key, dil__json_real_or_null(number[i].value));
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
 }
 
 static void print_text(const dil_migration *m, const dil_migrate_options *mo)
@@ -54,8 +45,8 @@ int dil__cli_migrate(const dil_profile *profile, const dil_cluster *cluster, con
     if (s == DIL_OK) s = dil_plan_migrate(profile, cluster, o, old, mo, plan, &m, &err);
     dil_cli_progress_done();
     dil_plan_free(old);
+    if (s == DIL_OK && json) s = print_json(&m, &err);
     if (s != DIL_OK) return dil_cli_fail("plan: --from", &err);
-    if (json) print_json(&m);
-    else if (!quiet) print_text(&m, mo);
+    if (!json && !quiet) print_text(&m, mo);
     return 0;
 }

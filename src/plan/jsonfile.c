@@ -186,11 +186,6 @@ dil_status dil__jsonfile_nums(const json_t *o, const char *key, const char *wher
     return DIL_OK;
 }
 
-json_t *dil__json_real_or_null(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static int by_name(const void *a, const void *b)
 {
     return strcmp(((const struct dil__name *)a)->name, ((const struct dil__name *)b)->name);

@@ -50,9 +50,6 @@ dil_status dil__jsonfile_nomem(const char *what, dil_err *err);
 /* Checks a string that a caller filled in: not NULL, shorter than max, no control characters. */
 dil_status dil__jsonfile_check_str(const char *s, const char *key, const char *where, bool may_be_empty, size_t max, dil_err *err);
 
-/* Building: a real that may be NaN becomes null. */
-json_t *dil__json_real_or_null(double v);
-
 /* Name -> index, for ten thousand node names: sorted once, found by bisection. */
 typedef struct dil__names {
     struct dil__name { const char *name; uint32_t index; } *sorted; /* [n] */

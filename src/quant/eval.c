@@ -174,11 +174,6 @@ dil_status dil_eval(const char *model, const char *teacher, const dil_eval_opts 
     return st;
 }
 
-static json_t *number(double x)
-{
-    return isfinite(x) ? json_real(x) : json_null();
-}
-
 dil_status dil_eval_write_json(const dil_eval_result *r, const char *path, dil_err *err)
 {
     json_t *o = json_object();
@@ -186,10 +181,10 @@ dil_status dil_eval_write_json(const dil_eval_result *r, const char *path, dil_e
     const struct { const char *key; double value; } num[] = {
         {"loss", r->loss}, {"perplexity", r->perplexity}, {"kl_mean", r->kl_mean}, {"kl_stderr", r->kl_stderr}, {"kl_p99", r->kl_p99}, {"kl_max", r->kl_max}, {"teacher_loss", r->teacher_loss},
         {"top1_agreement", r->top1_agreement}, {"em", r->em}, {"f1", r->f1}};
-    for (size_t i = 0; i < sizeof num / sizeof num[0]; i++) json_object_set_new(o, num[i].key, number(num[i].value));
+    for (size_t i = 0; i < sizeof num / sizeof num[0]; i++) json_object_set_new(o, num[i].key, dil__json_real_or_null(num[i].value));
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
-    json_object_set_new(o, "bits_per_weight", number(r->bits_per_weight));
-    json_object_set_new(o, "ratio_to_fp32", number(r->ratio_to_fp32));
+    json_object_set_new(o, "bits_per_weight", dil__json_real_or_null(r->bits_per_weight));
+    json_object_set_new(o, "ratio_to_fp32", dil__json_real_or_null(r->ratio_to_fp32));
     dil_status st = dil__json_save(path, o, err);
     json_decref(o);
     return st;
