@@ -6,7 +6,7 @@
  *
  * The coordinator connects to every node of the plan, sends each the chunks of its layers that it lacks, and is ready when a
  * frame went once around the ring. Hidden states travel from node to node; only token ids pass through here. When a node
- * vanishes, running requests fail with an error that names it, and the ring is built again as soon as the node is back. */
+ * vanishes, running requests pause: the ring is built again as soon as the node is back, and they go on with the tokens they have. */
 #ifndef DILEMMA_COORDINATOR_H
 #define DILEMMA_COORDINATOR_H
 

@@ -126,6 +126,7 @@ void dil_sampler_free(dil_sampler *s);
 /* logits [n_vocab], not changed. logprob (may be NULL) is the natural log of the token's probability before truncation. */
 int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob);
 void dil_sampler_accept(dil_sampler *s, int32_t token); /* for the penalties */
+void dil_sampler_skip(dil_sampler *s, uint32_t n);      /* as if n tokens had been picked: the next draw is the one after */
 
 #ifdef __cplusplus
 }

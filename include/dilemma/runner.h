@@ -46,7 +46,11 @@ void dil_runner_cancel(dil_runner *r, uint64_t id); /* a DONE with DIL_FINISH_CA
 
 typedef struct dil_runner_state {
     bool ready;            /* the truth for /health: every stage loaded and answering */
+    bool recovering;       /* not ready, but what runs will go on and new requests are taken: a node was lost and is planned around */
     char why[DIL_ERR_TEXT_MAX]; /* when not ready: loading (with percent), or what failed */
+    char node[128];        /* recovering: which node was lost; "" when it is a link */
+    double recovering_sec; /* for so long */
+    uint32_t n_recoveries; /* losses that running requests survived, since start */
     uint32_t n_ctx, n_active, n_queued, queue_max;
     uint64_t tokens_in, tokens_out, requests, failures; /* since start */
     double token_sec;      /* seconds a token of the running streams, smoothed; 0 before the first */

@@ -222,3 +222,8 @@ void dil_sampler_accept(dil_sampler *s, int32_t token)
 {
     if (s->count && token >= 0 && (uint32_t)token < s->n_vocab) s->count[token]++;
 }
+
+void dil_sampler_skip(dil_sampler *s, uint32_t n)
+{
+    for (uint32_t i = 0; s->opts.temperature > 0 && i < n; i++) dil_rng_unit(&s->rng);
+}

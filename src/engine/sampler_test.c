@@ -145,9 +145,36 @@ static void penalties_turn_away_from_what_was_said(void **state)
     dil_sampler_free(s);
 }
 
+/* A stream that goes on after a loss: what was drawn is skipped, what was picked is accepted. */
+static void a_skipped_sampler_goes_on_as_the_first_did(void **state)
+{
+    (void)state;
+    enum { WORDS = 200, CUT = 17, ALL = 60 };
+    dil_sampler_opts o = {.temperature = 0.9f, .top_p = 0.9f, .repeat_penalty = 1.2f, .frequency_penalty = 0.3f, .seed = 5};
+    dil_sampler *a = dil_sampler_new(&o, WORDS), *b = dil_sampler_new(&o, WORDS);
+    float l[ALL][WORDS];
+    int32_t picked[ALL];
+    dil_rng rng;
+    dil_rng_init(&rng, 8);
+    for (int t = 0; t < ALL; t++) {
+        for (int i = 0; i < WORDS; i++) l[t][i] = (float)dil_rng_normal(&rng);
+        picked[t] = dil_sampler_pick(a, l[t], NULL);
+        dil_sampler_accept(a, picked[t]);
+    }
+    dil_sampler_skip(b, CUT);
+    for (int t = 0; t < CUT; t++) dil_sampler_accept(b, picked[t]);
+    for (int t = CUT; t < ALL; t++) {
+        assert_int_equal(dil_sampler_pick(b, l[t], NULL), picked[t]);
+        dil_sampler_accept(b, picked[t]);
+    }
+    dil_sampler_free(a);
+    dil_sampler_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_skipped_sampler_goes_on_as_the_first_did),
         cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
         cmocka_unit_test(draws_follow_the_truncated_distribution),
         cmocka_unit_test(a_long_tail_is_drawn_from_too),

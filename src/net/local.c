@@ -67,11 +67,10 @@ static void local_wake(dil__pipe *p)
     pthread_mutex_unlock(&l->lock);
 }
 
-static bool local_state(dil__pipe *p, char why[DIL_ERR_TEXT_MAX])
+static void local_state(dil__pipe *p, dil_runner_state *out)
 {
     (void)p;
-    why[0] = 0;
-    return true;
+    out->ready = true;
 }
 
 static void local_close(dil__pipe *p)

@@ -99,7 +99,7 @@ static dil_status finish_ring(dil__net_session *s, dil__part *p, const dil_frame
     uint64_t ns = v->head.compute_ns;
     uint32_t n = 0;
     dil_status st = compute(s, p, v, s->logits, &ns, err);
-    if (st == DIL_OK && v->n_want) st = dil__picker_pick(&s->picker, &v->batch, s->logits, s->rows, &n, err);
+    if (st == DIL_OK && v->head.n_tokens) st = dil__picker_pick(&s->picker, &v->batch, s->logits, s->rows, &n, err);
     if (st != DIL_OK) return st;
     dil__id to;
     pthread_mutex_lock(&s->lock);

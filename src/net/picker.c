@@ -1,18 +1,24 @@
-/* Samplers by slot. Penalties count generated tokens only: a prompt's words are not held against the answer. */
+/* Samplers by slot. Penalties count generated tokens only: a prompt's words are not held against the answer. A stream that goes on
+ * after a loss draws the same numbers as it would have: its sampler skips those already used and accepts the tokens as they pass. */
 #include "net/picker.h"
 
 #include <stdlib.h>
 
 dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, dil_err *err)
 {
-    *p = (dil__picker){.n_seq = n_seq, .n_vocab = n_vocab, .sampler = calloc(n_seq, sizeof *p->sampler)};
-    return p->sampler ? DIL_OK : dil_fail(err, DIL_EMEMORY, "no memory for %u samplers", n_seq);
+    *p = (dil__picker){.n_seq = n_seq, .n_vocab = n_vocab, .sampler = calloc(n_seq, sizeof *p->sampler), .from = calloc(n_seq, sizeof *p->from),
+                       .to = calloc(n_seq, sizeof *p->to)};
+    if (p->sampler && p->from && p->to) return DIL_OK;
+    dil__picker_fini(p);
+    return dil_fail(err, DIL_EMEMORY, "no memory for %u samplers", n_seq);
 }
 
 void dil__picker_fini(dil__picker *p)
 {
     for (uint32_t i = 0; p->sampler && i < p->n_seq; i++) dil_sampler_free(p->sampler[i]);
     free(p->sampler);
+    free(p->from);
+    free(p->to);
     *p = (dil__picker){0};
 }
 
@@ -23,6 +29,9 @@ dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
     if (!fresh) return dil_fail(err, DIL_EMEMORY, "no memory for a sampler of %u tokens", p->n_vocab);
     dil_sampler_free(p->sampler[b->slot]);
     p->sampler[b->slot] = fresh;
+    p->from[b->slot] = b->n_prompt;
+    p->to[b->slot] = b->n_known;
+    if (b->n_known > b->n_prompt) dil_sampler_skip(fresh, b->n_known - b->n_prompt);
     return DIL_OK;
 }
 
@@ -30,8 +39,9 @@ dil_status dil__picker_pick(dil__picker *p, const dil_batch *b, const float *log
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->n_tokens; i++) {
+        uint32_t slot = (uint32_t)b->seq[i], pos = (uint32_t)b->pos[i];
+        if (slot < p->n_seq && p->sampler[slot] && pos >= p->from[slot] && pos < p->to[slot]) dil_sampler_accept(p->sampler[slot], b->token[i]);
         if (!b->want[i]) continue;
-        uint32_t slot = (uint32_t)b->seq[i];
         if (slot >= p->n_seq || !p->sampler[slot])
             return dil_fail(err, DIL_EDATA, "a token is wanted of slot %u, which never began", slot);
         rows[n].token = dil_sampler_pick(p->sampler[slot], logits + (size_t)n * p->n_vocab, &rows[n].logprob);

@@ -15,6 +15,7 @@ enum {
 
 typedef struct dil__begin { /* a slot starts over, with this sampler */
     uint32_t slot;
+    uint32_t n_prompt, n_known; /* of a stream that goes on: tokens at n_prompt..n_known-1 were picked before; equal for a new one */
     dil_sampler_opts sampler;
 } dil__begin;
 
@@ -34,7 +35,9 @@ typedef enum dil__pipe_event_kind {
     DIL__PIPE_NOTHING, /* a wake or the timeout */
     DIL__PIPE_RESULT,
     DIL__PIPE_FAILED,  /* this work failed; slots that it touched are void until they begin again */
-    DIL__PIPE_RESET    /* every work in flight and every slot's contents are lost; err tells why */
+    DIL__PIPE_RESET,   /* every work in flight and every slot's contents are lost; err tells why. No work is taken until UP */
+    DIL__PIPE_UP,      /* works are taken (again) */
+    DIL__PIPE_GIVE_UP  /* it cannot go on: what runs and waits fails with err */
 } dil__pipe_event_kind;
 
 typedef struct dil__pipe_event {
@@ -42,18 +45,18 @@ typedef struct dil__pipe_event {
     uint64_t id;
     const dil__row *rows; /* RESULT: one for each wanted token, in the batch's order; borrowed until the next call */
     uint32_t n_rows;
-    dil_err err;          /* FAILED, RESET */
+    dil_err err;          /* FAILED, RESET, GIVE_UP */
 } dil__pipe_event;
 
 typedef struct dil__pipe dil__pipe;
 
 typedef struct dil__pipe_ops {
-    /* Copies what it needs of w. Errors: DIL_ENET (not ready), and the stage's own. */
+    /* Copies what it needs of w. Errors: DIL_ENET (as RESET: UP will follow), and the stage's own. */
     dil_status (*submit)(dil__pipe *p, const dil__work *w, dil_err *err);
     /* Blocks until an event, a wake, or timeout_ns (< 0: for ever). */
     void (*wait)(dil__pipe *p, int64_t timeout_ns, dil__pipe_event *out);
     void (*wake)(dil__pipe *p);                                                /* any thread */
-    bool (*state)(dil__pipe *p, char why[DIL_ERR_TEXT_MAX]);                   /* any thread; true: ready */
+    void (*state)(dil__pipe *p, dil_runner_state *out);                        /* any thread; fills ready to recovering_sec */
     void (*close)(dil__pipe *p);
 } dil__pipe_ops;
 
@@ -61,7 +64,7 @@ struct dil__pipe { /* first member of every implementation */
     const dil__pipe_ops *ops;
     uint32_t n_ctx, n_seq, n_vocab;
     uint32_t chunk;      /* prompt tokens a work; also bounds the sequences decoded together */
-    uint32_t depth;      /* works in flight that keep every stage busy; 1: submit computes at once */
+    uint32_t depth;      /* works in flight that keep every stage busy, at most DIL__DEPTH_MAX; 1: submit computes at once. May change with RESET */
     bool fixed_shapes;   /* never put two prompts into one work */
 };
 

@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+enum { BOUNCES_MAX = 5 }; /* times that works fail for the network's sake without any result between */
 #define TEST_NS INT64_C(4000000000) /* within which attach and test must be answered before they are tried again */
 
 void dil__ring_poke(int fd)
@@ -88,11 +89,13 @@ static void send_test(dil__ring *r)
     else ring_trouble(r, &e);
 }
 
-static void ring_is_up(dil__ring *r)
+static void ring_is_up(dil__ring *r, dil__pipe_event *out)
 {
     r->data_state = RING_UP;
+    out->kind = DIL__PIPE_UP;
     pthread_mutex_lock(&r->lock);
     r->ready = r->loaded && !r->reset;
+    r->was_ready |= r->ready;
     r->ring_err = (dil_err){0};
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
@@ -121,6 +124,7 @@ static dil_status ring_submit(dil__pipe *p, const dil__work *w, dil_err *err)
     if (at == DIL__DEPTH_MAX) return dil_fail(err, DIL_EBUSY, "%d works are in flight", DIL__DEPTH_MAX);
     int64_t now = dil_now_ns();
     dil_status s = send_work(r, w->id, &w->batch, w->begin, w->n_begin, err);
+    if (s == DIL_ENET) close_data(r); /* the next wait starts an epoch */
     if (s != DIL_OK) return s;
     r->flight[at].id = w->id;
     r->flight[at].sent_ns = now;
@@ -146,6 +150,7 @@ static bool land(dil__ring *r, uint64_t id, uint64_t compute_ns)
             pthread_mutex_unlock(&r->lock);
         }
         r->flight[i].id = 0;
+        if (compute_ns) r->n_bounced = 0;
         atomic_fetch_sub(&r->n_flying, 1);
         atomic_store(&r->progress_ns, now);
         return true;
@@ -157,7 +162,7 @@ static void take_result(dil__ring *r, const dil_frame *f, dil__pipe_event *out)
 {
     if (f->session != r->session || f->epoch != r->epoch) return;
     if (f->id == 0) {
-        if (r->data_state == RING_TESTS) ring_is_up(r);
+        if (r->data_state == RING_TESTS) ring_is_up(r, out);
         return;
     }
     uint64_t compute_ns;
@@ -180,6 +185,12 @@ static void read_results(dil__ring *r, dil__pipe_event *out)
     }
 }
 
+/* Of the network, not of the request: it goes on in the next epoch, unless that helps nothing. */
+static bool passes(dil__ring *r, const dil_err *e)
+{
+    return (e->code == DIL_ENET || e->code == DIL_EBUSY) && r->n_bounced++ < BOUNCES_MAX;
+}
+
 /* What the control half left for us. True: an event is in *out. */
 static bool take_news(dil__ring *r, bool *loaded, dil__pipe_event *out)
 {
@@ -194,13 +205,13 @@ static bool take_news(dil__ring *r, bool *loaded, dil__pipe_event *out)
     } else if (r->n_failed) {
         dil__failed_work w = r->failed[--r->n_failed];
         if (w.epoch == r->epoch) {
-            out->kind = DIL__PIPE_FAILED;
+            out->kind = passes(r, &w.err) ? DIL__PIPE_RESET : DIL__PIPE_FAILED;
             out->id = w.id;
             out->err = w.err;
         }
     }
     pthread_mutex_unlock(&r->lock);
-    if (was_reset) close_data(r);
+    if (out->kind == DIL__PIPE_RESET) close_data(r);
     if (out->kind == DIL__PIPE_FAILED && !land(r, out->id, 0)) out->kind = DIL__PIPE_NOTHING;
     return out->kind != DIL__PIPE_NOTHING;
 }
@@ -244,12 +255,18 @@ static const char *phase_text(const dil__ring_node *n, char out[160])
     return out;
 }
 
-static bool ring_state(dil__pipe *p, char why[DIL_ERR_TEXT_MAX])
+static void ring_state(dil__pipe *p, dil_runner_state *out)
 {
     dil__ring *r = (dil__ring *)p;
+    char *why = out->why;
     why[0] = 0;
     pthread_mutex_lock(&r->lock);
-    bool ready = r->ready;
+    bool ready = out->ready = r->ready;
+    out->recovering = !ready && r->was_ready;
+    if (out->recovering) {
+        out->recovering_sec = (double)(dil_now_ns() - r->lost_ns) * 1e-9;
+        snprintf(out->node, sizeof out->node, "%.120s", r->lost_node);
+    }
     if (!ready && r->loaded) snprintf(why, DIL_ERR_TEXT_MAX, "%s", r->ring_err.code ? r->ring_err.text : "testing the ring");
     for (uint32_t i = 0; !ready && !r->loaded && i < r->n_nodes; i++) {
         const dil__ring_node *n = &r->node[i];
@@ -259,7 +276,6 @@ static bool ring_state(dil__pipe *p, char why[DIL_ERR_TEXT_MAX])
             snprintf(why + at, DIL_ERR_TEXT_MAX - at, "%snode %s: %s", at ? "; " : "", n->name, phase_text(n, text));
     }
     pthread_mutex_unlock(&r->lock);
-    return ready;
 }
 
 static void ring_close(dil__pipe *p)
@@ -385,9 +401,9 @@ dil_status dil_ring_wait_ready(dil_runner *runner, double timeout_sec, const dil
         if (s == DIL_ETIMEOUT && dil_now_ns() >= end) break;
     }
     if (s != DIL_ETIMEOUT) return s;
-    char why[DIL_ERR_TEXT_MAX];
-    ring_state(&r->pipe, why);
-    return dil_fail(err, DIL_ETIMEOUT, "not ready within %.3g s: %.400s", timeout_sec, why);
+    dil_runner_state st = {0};
+    ring_state(&r->pipe, &st);
+    return dil_fail(err, DIL_ETIMEOUT, "not ready within %.3g s: %.400s", timeout_sec, st.why);
 }
 
 size_t dil_ring_nodes(dil_runner *runner, dil_ring_node *out, size_t cap)

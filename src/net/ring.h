@@ -71,6 +71,9 @@ typedef struct dil__ring {
     pthread_cond_t changed;
     bool loaded;          /* every node holds its stages */
     bool ready;           /* and a frame went around */
+    bool was_ready;       /* once: streams may wait for it */
+    int64_t lost_ns;      /* since when it is not ready any more */
+    char lost_node[DIL_NAME_MAX]; /* because of this one; "": a link */
     bool reset;
     dil_err reset_err, ring_err;
     dil__failed_work failed[DIL__DEPTH_MAX];
@@ -82,6 +85,7 @@ typedef struct dil__ring {
     void *out, *in;
     enum { RING_DOWN, RING_ATTACHES, RING_TESTS, RING_UP } data_state;
     int64_t data_since_ns;
+    uint32_t n_bounced;
     zmq_msg_t answer;
     dil__row *rows;       /* [n_seq] */
     struct { uint64_t id; int64_t sent_ns; bool decode; } flight[DIL__DEPTH_MAX];

@@ -339,6 +339,7 @@ static void garbage_does_not_stop_a_node(void **state)
 }
 
 typedef struct outcome {
+    int32_t token[512];
     _Atomic uint32_t n;
     _Atomic int kind; /* -1: running */
     dil_err err;
@@ -349,6 +350,7 @@ static void watch(void *ctx, uint64_t id, const dil_gen_event *ev)
     (void)id;
     outcome *o = ctx;
     if (ev->kind == DIL_GEN_TOKEN) {
+        o->token[o->n] = ev->token;
         o->n++;
         return;
     }
@@ -356,6 +358,12 @@ static void watch(void *ctx, uint64_t id, const dil_gen_event *ev)
     o->kind = (int)ev->kind;
 }
 
+static void wait_tokens(outcome *o, uint32_t n)
+{
+    while (o->n < n && o->kind < 0) dil_sleep_ns(1000000);
+}
+
+/* The node that a plan needs goes and comes back: the text that was being written goes on as if nothing had been. */
 static void fail_a_node(int sig, const char *expect)
 {
     proc p[3];
@@ -364,24 +372,25 @@ static void fail_a_node(int sig, const char *expect)
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     outcome o = {.kind = -1};
-    int32_t prompt[8];
-    prompt_of(3, prompt, 8);
-    dil_gen_req req = {.prompt = prompt, .n_prompt = 8, .max_tokens = 500, .sampler = dil_sampler_defaults()};
+    int32_t prompt[300];
+    prompt_of(2, prompt, 300);
+    dil_gen_req req = {.prompt = prompt, .n_prompt = 300, .max_tokens = N_TOKENS, .sampler = dil_sampler_defaults()};
+    req.sampler.temperature = 0;
     assert_int_equal(dil_runner_submit(r, &req, watch, &o, NULL, NULL), DIL_OK);
-    while (o.n < 5) dil_sleep_ns(1000000);
+    wait_tokens(&o, 5);
     kill(p[1].pid, sig);
     int64_t t0 = dil_now_ns();
-    while (o.kind < 0 && dil_now_ns() - t0 < INT64_C(20000000000)) dil_sleep_ns(1000000);
-    double sec = (double)(dil_now_ns() - t0) * 1e-9;
-    print_message("    noticed after %.2f s: %s\n", sec, o.err.text);
-    assert_int_equal(o.kind, DIL_GEN_ERROR);
-    assert_true(sec < 4);
-    assert_non_null(strstr(o.err.text, expect));
     dil_runner_state st;
-    dil_runner_get_state(r, &st);
-    assert_false(st.ready);
-    dil_err err;
-    assert_int_equal(dil_runner_submit(r, &req, watch, &o, NULL, &err), DIL_ENET);
+    do {
+        dil_sleep_ns(1000000);
+        dil_runner_get_state(r, &st);
+    } while (st.ready && dil_now_ns() - t0 < INT64_C(20000000000));
+    double sec = (double)(dil_now_ns() - t0) * 1e-9;
+    print_message("    noticed after %.2f s: %s\n", sec, st.why);
+    assert_true(sec < 2.5); /* two seconds, and what a busy machine adds */
+    assert_true(st.recovering);
+    assert_string_equal(st.node, "b");
+    assert_non_null(strstr(st.why, expect));
     if (sig == SIGSTOP) {
         kill(p[1].pid, SIGCONT);
     } else {
@@ -389,10 +398,16 @@ static void fail_a_node(int sig, const char *expect)
         start_node(&p[1], p[1].address, "300M");
     }
     t0 = dil_now_ns();
-    dil_status back = dil_ring_wait_ready(r, 30, NULL, &err);
-    if (back != DIL_OK) print_error("%s\n", err.text);
-    assert_int_equal(back, DIL_OK);
+    wait_tokens(&o, N_TOKENS);
     print_message("    back after %.2f s\n", (double)(dil_now_ns() - t0) * 1e-9);
+    while (o.kind < 0) dil_sleep_ns(1000000);
+    if (o.kind != DIL_GEN_DONE) print_error("%s\n", o.err.text);
+    assert_int_equal(o.kind, DIL_GEN_DONE);
+    assert_int_equal(o.n, N_TOKENS);
+    assert_memory_equal(o.token, expected[1], sizeof expected[1]);
+    dil_runner_get_state(r, &st);
+    assert_true(st.ready);
+    assert_int_equal(st.failures, 0);
     check_ring(r);
     dil_runner_close(r);
     for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);

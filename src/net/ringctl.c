@@ -52,9 +52,14 @@ static void set_error(dil__ring *r, dil__ring_node *n, const dil_err *e)
     if (news) dil_log(DIL_LOG_WARN, "ring", "node %s: %s", n->name, e->text);
 }
 
-static void reset(dil__ring *r, const dil_err *e)
+/* node NULL: it was a link. */
+static void reset(dil__ring *r, const dil__ring_node *node, const dil_err *e)
 {
     pthread_mutex_lock(&r->lock);
+    if (r->ready || !r->lost_ns) {
+        r->lost_ns = dil_now_ns();
+        snprintf(r->lost_node, sizeof r->lost_node, "%s", node ? node->name : "");
+    }
     r->reset = true;
     r->ready = false;
     r->reset_err = *e;
@@ -101,8 +106,8 @@ static void lose(ctl *c, dil__ring_node *n, const dil_err *e)
 {
     bool had = n->phase == DIL__NODE_READY;
     set_error(c->r, n, e);
+    if (had) reset(c->r, n, e);
     set_phase(c->r, n, DIL__NODE_CONNECTS);
-    if (had) reset(c->r, e);
     dial(c, n);
 }
 
@@ -181,9 +186,8 @@ static void take_ack(ctl *c, dil__ring_node *n, const dil_frame *f)
 static void refuse(ctl *c, dil__ring_node *n, const dil_err *e)
 {
     set_error(c->r, n, e);
-    bool had = n->phase == DIL__NODE_READY;
+    if (n->phase == DIL__NODE_READY) reset(c->r, n, e);
     set_phase(c->r, n, DIL__NODE_REFUSES);
-    if (had) reset(c->r, e);
 }
 
 static void take_status(ctl *c, dil__ring_node *n, const dil_frame *f)
@@ -346,7 +350,7 @@ static void watch_ring(ctl *c, int64_t now)
     else dil_fail(&e, DIL_ENET, "a work was lost on the ring: every node is idle and nothing comes back for %.1f s", r->lost_sec);
     atomic_store(&r->progress_ns, now);
     dil_log(DIL_LOG_WARN, "ring", "%s", e.text);
-    reset(r, &e);
+    reset(r, NULL, &e);
 }
 
 static int wait_sockets(ctl *c)

@@ -7,6 +7,9 @@
  * stage the next is in the first. Mixing decode tokens into chunks was rejected: it would change the batch shape, and with
  * it the last bits of running streams, with every prompt that arrives.
  *
+ * When the pipe loses what its slots held, every running request starts over with the tokens that it has: the prompt and what was
+ * sampled go through as a prompt (with fixed shapes: in the shapes of the first time), and nobody outside notices but by the pause.
+ *
  * One thread owns requests and pipe. Others only append to the queue, set cancel flags, and wake it. */
 #include "net/pipe.h"
 
@@ -19,6 +22,7 @@ typedef struct request {
     uint64_t id;
     int32_t *tokens; /* [n_prompt + max_tokens] */
     uint32_t n_prompt, n_known, n_fed, n_max;
+    uint32_t n_counted; /* prompt tokens that are in the statistics */
     int32_t *stop;
     size_t n_stop;
     dil_sampler_opts sampler;
@@ -56,12 +60,13 @@ struct dil_runner {
     flight *flights; /* [depth] */
     uint32_t n_flying, turn;
     bool chunk_next;
+    bool down;       /* between RESET and UP */
     uint64_t next_work;
     int32_t *token, *pos, *seq; /* [chunk] the work being built */
     uint8_t *want;
     dil__begin *begin; /* [n_seq] */
 
-    atomic_uint n_active, n_queued;
+    atomic_uint n_active, n_queued, n_recoveries;
     atomic_uint_fast64_t tokens_in, tokens_out, requests, failures;
     atomic_int_fast64_t token_ns;
 };
@@ -199,27 +204,36 @@ static uint32_t n_unfed(const request *q)
     return q && !q->ended ? q->n_known - q->n_fed : 0;
 }
 
-static bool wants_chunk(const request *q)
+/* Tokens that go through as a prompt: all that are known, but with fixed shapes never what was decoded one by one the first time. */
+static uint32_t chunk_tokens(const dil_runner *r, const request *q)
 {
-    return n_unfed(q) > 1 || (n_unfed(q) == 1 && q->n_fed < q->n_prompt);
+    uint32_t n = n_unfed(q);
+    if (!r->pipe->fixed_shapes || n == 0) return n > 1 || (n == 1 && q->n_fed < q->n_prompt) ? n : 0;
+    uint32_t left = q->n_fed < q->n_prompt ? q->n_prompt - q->n_fed : 0;
+    return left < n ? left : n;
 }
 
-static bool wants_decode(const request *q)
+static bool wants_chunk(const dil_runner *r, const request *q)
 {
-    return n_unfed(q) == 1 && q->n_fed >= q->n_prompt;
+    return chunk_tokens(r, q) > 0;
 }
 
-static bool any(const dil_runner *r, bool (*wants)(const request *))
+static bool wants_decode(const dil_runner *r, const request *q)
+{
+    return n_unfed(q) >= 1 && chunk_tokens(r, q) == 0;
+}
+
+static bool any(const dil_runner *r, bool (*wants)(const dil_runner *, const request *))
 {
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        if (wants(r->slot[i])) return true;
+        if (wants(r, r->slot[i])) return true;
     }
     return false;
 }
 
 static flight *free_flight(dil_runner *r)
 {
-    for (uint32_t i = 0; i < r->pipe->depth; i++) {
+    for (uint32_t i = 0; i < DIL__DEPTH_MAX; i++) {
         if (!r->flights[i].id) return &r->flights[i];
     }
     return NULL;
@@ -228,7 +242,7 @@ static flight *free_flight(dil_runner *r)
 static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint32_t n)
 {
     request *q = r->slot[slot];
-    if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .sampler = q->sampler};
+    if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .n_prompt = q->n_prompt, .n_known = q->n_known, .sampler = q->sampler};
     q->begun = true;
     for (uint32_t k = 0; k < n; k++) {
         uint32_t at = w->batch.n_tokens++, p = q->n_fed + k;
@@ -237,8 +251,12 @@ static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint
         r->seq[at] = (int32_t)slot;
         r->want[at] = p + 1 == q->n_known;
     }
-    if (q->n_fed < q->n_prompt) atomic_fetch_add(&r->tokens_in, n);
     q->n_fed += n;
+    uint32_t n_in = q->n_fed < q->n_prompt ? q->n_fed : q->n_prompt;
+    if (n_in > q->n_counted) {
+        atomic_fetch_add(&r->tokens_in, n_in - q->n_counted);
+        q->n_counted = n_in;
+    }
     q->n_flying++;
     f->parts[f->n_parts++] = (part){.slot = slot, .wants = q->n_fed == q->n_known};
 }
@@ -262,7 +280,7 @@ static void fill_decode(dil_runner *r, dil__work *w, flight *f)
     uint32_t start = r->turn;
     for (uint32_t i = 0; i < n_seq && w->batch.n_tokens < group; i++) {
         uint32_t s = (start + i) % n_seq;
-        if (!wants_decode(r->slot[s])) continue;
+        if (!wants_decode(r, r->slot[s])) continue;
         add_part(r, w, f, s, 1);
         r->turn = (s + 1) % n_seq;
     }
@@ -273,8 +291,8 @@ static void fill_chunk(dil_runner *r, dil__work *w, flight *f)
     uint32_t n_seq = r->pipe->n_seq, start = r->turn;
     for (uint32_t i = 0; i < n_seq; i++) {
         uint32_t s = (start + i) % n_seq;
-        if (!wants_chunk(r->slot[s])) continue;
-        uint32_t n = n_unfed(r->slot[s]), room = r->pipe->chunk - w->batch.n_tokens;
+        if (!wants_chunk(r, r->slot[s])) continue;
+        uint32_t n = chunk_tokens(r, r->slot[s]), room = r->pipe->chunk - w->batch.n_tokens;
         if (n > room) {
             if (f->n_parts) break; /* a chunk is never cut smaller than it would be alone */
             n = room;
@@ -302,6 +320,21 @@ static void fail_flight(dil_runner *r, flight *f, const dil_err *e)
     land(r, f);
 }
 
+/* What was in flight is void and the slots are empty: all that runs starts over. */
+static void take_reset(dil_runner *r)
+{
+    for (uint32_t i = 0; i < DIL__DEPTH_MAX; i++) {
+        if (r->flights[i].id) land(r, &r->flights[i]);
+    }
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        request *q = r->slot[i];
+        if (!q) continue;
+        q->n_fed = 0;
+        q->begun = false;
+    }
+    r->down = true;
+}
+
 static bool submit_one(dil_runner *r)
 {
     flight *f = free_flight(r);
@@ -317,7 +350,9 @@ static bool submit_one(dil_runner *r)
     f->id = w.id;
     r->n_flying++;
     dil_err e;
-    if (r->pipe->ops->submit(r->pipe, &w, &e) != DIL_OK) fail_flight(r, f, &e);
+    dil_status s = r->pipe->ops->submit(r->pipe, &w, &e);
+    if (s == DIL_ENET) take_reset(r);
+    else if (s != DIL_OK) fail_flight(r, f, &e);
     return true;
 }
 
@@ -325,7 +360,7 @@ static bool submit_one(dil_runner *r)
 
 static flight *find_flight(dil_runner *r, uint64_t id)
 {
-    for (uint32_t i = 0; i < r->pipe->depth; i++) {
+    for (uint32_t i = 0; i < DIL__DEPTH_MAX; i++) {
         if (id && r->flights[i].id == id) return &r->flights[i];
     }
     return NULL;
@@ -349,14 +384,26 @@ static void take_result(dil_runner *r, flight *f, const dil__pipe_event *ev)
     land(r, f);
 }
 
-static void take_reset(dil_runner *r, const dil_err *e)
+static void fail_waiting(dil_runner *r, const dil_err *e)
 {
-    for (uint32_t i = 0; i < r->pipe->depth; i++) {
-        if (r->flights[i].id) land(r, &r->flights[i]);
+    pthread_mutex_lock(&r->lock);
+    while (r->n_queue) {
+        request *q = take_queued(r, r->n_queue - 1);
+        pthread_mutex_unlock(&r->lock);
+        fail_request(r, q, e);
+        request_free(q);
+        pthread_mutex_lock(&r->lock);
     }
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void give_up(dil_runner *r, const dil_err *e)
+{
+    take_reset(r);
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
         if (r->slot[i] && !r->slot[i]->ended) fail_request(r, r->slot[i], e);
     }
+    fail_waiting(r, e);
 }
 
 static void take_event(dil_runner *r, const dil__pipe_event *ev)
@@ -370,7 +417,12 @@ static void take_event(dil_runner *r, const dil__pipe_event *ev)
     case DIL__PIPE_FAILED:
         if (f) fail_flight(r, f, &ev->err);
         break;
-    case DIL__PIPE_RESET: take_reset(r, &ev->err); break;
+    case DIL__PIPE_RESET:
+        if (atomic_load(&r->n_active)) atomic_fetch_add(&r->n_recoveries, 1);
+        take_reset(r);
+        break;
+    case DIL__PIPE_UP: r->down = false; break;
+    case DIL__PIPE_GIVE_UP: give_up(r, &ev->err); break;
     }
 }
 
@@ -386,15 +438,7 @@ static void cancel_all(dil_runner *r)
         pthread_mutex_unlock(&r->lock);
         request_free(q);
     }
-    pthread_mutex_lock(&r->lock);
-    while (r->n_queue) {
-        request *q = take_queued(r, r->n_queue - 1);
-        pthread_mutex_unlock(&r->lock);
-        fail_request(r, q, &e);
-        request_free(q);
-        pthread_mutex_lock(&r->lock);
-    }
-    pthread_mutex_unlock(&r->lock);
+    fail_waiting(r, &e);
 }
 
 static void *schedule(void *arg)
@@ -404,9 +448,9 @@ static void *schedule(void *arg)
         if (atomic_exchange(&r->mail, false)) end_canceled(r);
         release_ended(r);
         if (atomic_load(&r->n_queued)) admit(r);
-        while (r->n_flying < r->pipe->depth && submit_one(r)) continue;
+        while (!r->down && r->n_flying < r->pipe->depth && submit_one(r)) continue;
         dil__pipe_event ev = {0};
-        bool idle = !any(r, wants_chunk) && !any(r, wants_decode);
+        bool idle = r->down || (!any(r, wants_chunk) && !any(r, wants_decode));
         if (r->n_flying || idle) r->pipe->ops->wait(r->pipe, -1, &ev);
         take_event(r, &ev);
     }
@@ -427,9 +471,9 @@ static dil_status check_request(dil_runner *r, const dil_gen_req *req, dil_err *
         if (req->prompt[i] < 0 || (uint32_t)req->prompt[i] >= r->pipe->n_vocab)
             return dil_fail(err, DIL_EDATA, "prompt token %zu is %d, the vocabulary has %u", i, req->prompt[i], r->pipe->n_vocab);
     }
-    char why[DIL_ERR_TEXT_MAX];
-    if (!r->pipe->ops->state(r->pipe, why)) return dil_fail(err, DIL_ENET, "not ready: %s", why);
-    return DIL_OK;
+    dil_runner_state st = {0};
+    r->pipe->ops->state(r->pipe, &st);
+    return st.ready || st.recovering ? DIL_OK : dil_fail(err, DIL_ENET, "not ready: %.480s", st.why);
 }
 
 static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx)
@@ -501,7 +545,8 @@ void dil_runner_cancel(dil_runner *r, uint64_t id)
 void dil_runner_get_state(dil_runner *r, dil_runner_state *out)
 {
     *out = (dil_runner_state){.n_ctx = r->pipe->n_ctx, .queue_max = r->queue_max};
-    out->ready = r->pipe->ops->state(r->pipe, out->why);
+    r->pipe->ops->state(r->pipe, out);
+    out->n_recoveries = atomic_load(&r->n_recoveries);
     out->n_active = atomic_load(&r->n_active);
     out->n_queued = atomic_load(&r->n_queued);
     out->tokens_in = atomic_load(&r->tokens_in);
@@ -522,14 +567,14 @@ static bool allocate(dil_runner *r)
     uint32_t n = p->chunk > p->n_seq ? p->chunk : p->n_seq;
     r->queue = calloc(r->queue_max, sizeof *r->queue);
     r->slot = calloc(p->n_seq, sizeof *r->slot);
-    r->flights = calloc(p->depth, sizeof *r->flights);
+    r->flights = calloc(DIL__DEPTH_MAX, sizeof *r->flights);
     r->begin = calloc(p->n_seq, sizeof *r->begin);
     r->token = calloc(n, sizeof *r->token);
     r->pos = calloc(n, sizeof *r->pos);
     r->seq = calloc(n, sizeof *r->seq);
     r->want = calloc(n, 1);
     if (!r->queue || !r->slot || !r->flights || !r->begin || !r->token || !r->pos || !r->seq || !r->want) return false;
-    for (uint32_t i = 0; i < p->depth; i++) {
+    for (uint32_t i = 0; i < DIL__DEPTH_MAX; i++) {
         r->flights[i].parts = calloc(p->n_seq, sizeof *r->flights[i].parts);
         if (!r->flights[i].parts) return false;
     }
@@ -564,7 +609,7 @@ void dil_runner_close(dil_runner *r)
         wake(r);
         pthread_join(r->thread, NULL);
     }
-    for (uint32_t i = 0; r->flights && i < r->pipe->depth; i++) free(r->flights[i].parts);
+    for (uint32_t i = 0; r->flights && i < DIL__DEPTH_MAX; i++) free(r->flights[i].parts);
     r->pipe->ops->close(r->pipe);
     pthread_mutex_destroy(&r->lock);
     free(r->queue);

@@ -34,25 +34,45 @@ typedef struct answer {
 typedef struct fake {
     dil__pipe pipe;
     int32_t kv[64][N_CTX];
+    uint32_t shape_of[64][N_CTX]; /* of the stream of this seed */
+    uint64_t seed[64];
     uint32_t len[64];
     bool begun[64];
     answer ring[DIL__DEPTH_MAX], current;
     uint32_t head, n;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool woken, reset;
+    bool woken, reset, down;
     atomic_bool ready;
     atomic_uint max_flying, n_works, n_mixed, fail_at, hold; /* hold 1: answers are kept back */
-    atomic_uint seen_decode_group;
+    atomic_uint seen_decode_group, n_continued;
 } fake;
+
+/* With fixed shapes a position is computed in the same shape whenever it is computed: alone, or in a chunk that starts at the same place. */
+static void note_shape(fake *f, const dil__work *w, uint32_t i)
+{
+    if (!f->pipe.fixed_shapes) return;
+    uint32_t first = i, last = i;
+    while (first > 0 && w->batch.seq[first - 1] == w->batch.seq[i]) first--;
+    while (last + 1 < w->batch.n_tokens && w->batch.seq[last + 1] == w->batch.seq[i]) last++;
+    int32_t slot = w->batch.seq[i], pos = w->batch.pos[i];
+    uint32_t shape = 1 + (uint32_t)w->batch.pos[first] * 1000 + (last - first);
+    if (f->shape_of[slot][pos]) assert_int_equal(f->shape_of[slot][pos], shape);
+    f->shape_of[slot][pos] = shape;
+}
 
 static dil_status fake_submit(dil__pipe *p, const dil__work *w, dil_err *err)
 {
     fake *f = (fake *)p;
+    assert_false(f->down);
     if (!atomic_load(&f->ready)) return dil_fail(err, DIL_ENET, "fake is down");
     answer a = {.id = w->id};
     for (uint32_t i = 0; i < w->n_begin; i++) {
+        assert_true(w->begin[i].n_prompt <= w->begin[i].n_known);
+        if (w->begin[i].n_known > w->begin[i].n_prompt) atomic_fetch_add(&f->n_continued, 1);
         f->len[w->begin[i].slot] = 0;
+        if (f->seed[w->begin[i].slot] != w->begin[i].sampler.seed) memset(f->shape_of[w->begin[i].slot], 0, sizeof f->shape_of[0]);
+        f->seed[w->begin[i].slot] = w->begin[i].sampler.seed;
         f->begun[w->begin[i].slot] = true;
     }
     uint32_t seqs = 0;
@@ -63,6 +83,7 @@ static dil_status fake_submit(dil__pipe *p, const dil__work *w, dil_err *err)
         assert_int_equal(w->batch.pos[i], f->len[s]);
         f->kv[s][f->len[s]++] = w->batch.token[i];
         if (i == 0 || s != w->batch.seq[i - 1]) seqs++;
+        note_shape(f, w, i);
         if (w->batch.want[i]) a.rows[a.n_rows++] = (dil__row){oracle(f->kv[s], f->len[s]), -1.0f};
     }
     assert_true(w->batch.n_tokens <= CHUNK);
@@ -84,13 +105,17 @@ static void fake_wait(dil__pipe *p, int64_t timeout_ns, dil__pipe_event *out)
     fake *f = (fake *)p;
     *out = (dil__pipe_event){0};
     pthread_mutex_lock(&f->lock);
-    while (!f->woken && !f->reset && (f->n == 0 || atomic_load(&f->hold))) pthread_cond_wait(&f->changed, &f->lock);
+    while (!f->woken && !f->reset && !f->down && (f->n == 0 || atomic_load(&f->hold))) pthread_cond_wait(&f->changed, &f->lock);
     if (f->reset) {
         f->reset = false;
         f->n = 0;
+        f->down = true;
         out->kind = DIL__PIPE_RESET;
         memset(f->begun, 0, sizeof f->begun);
         dil_fail(&out->err, DIL_ENET, "node b vanished");
+    } else if (f->down) {
+        f->down = false;
+        out->kind = DIL__PIPE_UP;
     } else if (f->n && !atomic_load(&f->hold)) {
         f->current = f->ring[f->head];
         f->head = (f->head + 1) % DIL__DEPTH_MAX;
@@ -112,12 +137,11 @@ static void fake_wake(dil__pipe *p)
     pthread_mutex_unlock(&f->lock);
 }
 
-static bool fake_state(dil__pipe *p, char why[DIL_ERR_TEXT_MAX])
+static void fake_state(dil__pipe *p, dil_runner_state *out)
 {
     fake *f = (fake *)p;
-    bool ok = atomic_load(&f->ready);
-    snprintf(why, DIL_ERR_TEXT_MAX, "%s", ok ? "" : "fake is down");
-    return ok;
+    out->ready = atomic_load(&f->ready);
+    snprintf(out->why, sizeof out->why, "%s", out->ready ? "" : "fake is down");
 }
 
 static void fake_close(dil__pipe *p)
@@ -190,7 +214,7 @@ static job *start(dil_runner *r, uint64_t seed, uint32_t n_prompt, uint32_t max_
     for (uint32_t i = 0; i < n_prompt; i++) j->tokens[i] = (int32_t)dil_rng_below(&rng, VOCAB);
     j->n = j->n_prompt = n_prompt;
     dil_err err = {0};
-    dil_gen_req req = {.prompt = j->tokens, .n_prompt = n_prompt, .max_tokens = max_tokens};
+    dil_gen_req req = {.prompt = j->tokens, .n_prompt = n_prompt, .max_tokens = max_tokens, .sampler.seed = seed + 1};
     dil_status s = dil_runner_submit(r, &req, on_event, j, &j->id, &err);
     if (s != want) print_error("submit: %s\n", err.text);
     assert_int_equal(s, want);
@@ -349,32 +373,50 @@ static void a_failed_work_fails_its_requests_only(void **state)
     dil_runner_close(r);
 }
 
-static void a_reset_fails_what_ran_and_spares_what_waited(void **state)
+static void lose_everything(fake *f)
 {
-    (void)state;
-    fake *f;
-    dil_runner *r = runner_of(&f, 2, 2, 8);
-    hold(f, true);
-    job *a = start(r, 1, 2, 50, DIL_OK), *b = start(r, 2, 2, 50, DIL_OK), *c = start(r, 3, 2, 50, DIL_OK);
-    while (atomic_load(&f->max_flying) < 1) dil_sleep_ns(100000);
-    dil_runner_state st;
-    do dil_runner_get_state(r, &st);
-    while (st.n_active != 2);
     pthread_mutex_lock(&f->lock);
     f->reset = true;
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
-    wait_for(a);
-    wait_for(b);
-    assert_int_equal(a->status, DIL_ENET);
-    assert_int_equal(b->status, DIL_ENET);
-    hold(f, false);
-    wait_for(c);
-    assert_int_equal(c->kind, DIL_GEN_DONE);
-    check_text(c);
-    free(a); free(b); free(c);
+}
+
+/* Losses at arbitrary moments, many of them, while prompts and texts of many lengths run: each text is whole, nothing is repeated. */
+static void texts_are_right_over_losses(uint32_t n_seq, uint32_t depth, bool fixed)
+{
+    fake *f;
+    dil_runner *r = runner_of(&f, n_seq, depth, 256);
+    f->pipe.fixed_shapes = fixed;
+    job *jobs[60];
+    for (uint32_t i = 0; i < 60; i++) jobs[i] = start(r, i, 1 + (i * 37) % 120, 1 + (i * 13) % 90, DIL_OK);
+    dil_rng rng;
+    dil_rng_init(&rng, 11 + depth);
+    for (uint32_t k = 0; k < 40; k++) {
+        uint32_t until = atomic_load(&f->n_works) + (uint32_t)dil_rng_below(&rng, 60);
+        while (atomic_load(&f->n_works) < until && !atomic_load(&jobs[59]->done)) dil_sleep_ns(10000);
+        lose_everything(f);
+    }
+    for (uint32_t i = 0; i < 60; i++) {
+        wait_for(jobs[i]);
+        assert_int_equal(jobs[i]->kind, DIL_GEN_DONE);
+        assert_int_equal(jobs[i]->n - jobs[i]->n_prompt, 1 + (i * 13) % 90);
+        check_text(jobs[i]);
+        free(jobs[i]);
+    }
+    assert_true(atomic_load(&f->n_continued) > 0);
+    dil_runner_state st;
+    dil_runner_get_state(r, &st);
+    assert_int_equal(st.failures, 0);
+    assert_true(st.n_recoveries > 0);
+    uint64_t want_in = 0;
+    for (uint32_t i = 0; i < 60; i++) want_in += 1 + (i * 37) % 120;
+    assert_int_equal(st.tokens_in, want_in); /* a replay is not counted again */
     dil_runner_close(r);
 }
+
+static void a_loss_costs_no_token(void **s) { (void)s; texts_are_right_over_losses(5, 3, false); }
+static void a_loss_costs_no_token_with_one_slot(void **s) { (void)s; texts_are_right_over_losses(1, 1, false); }
+static void a_loss_costs_no_token_in_fixed_shapes(void **s) { (void)s; texts_are_right_over_losses(5, 3, true); }
 
 static void what_cannot_be_served_is_refused(void **state)
 {
@@ -447,7 +489,9 @@ int main(void)
         cmocka_unit_test(a_long_prompt_does_not_stop_running_streams),
         cmocka_unit_test(canceling_ends_a_running_and_a_waiting_request),
         cmocka_unit_test(a_failed_work_fails_its_requests_only),
-        cmocka_unit_test(a_reset_fails_what_ran_and_spares_what_waited),
+        cmocka_unit_test(a_loss_costs_no_token),
+        cmocka_unit_test(a_loss_costs_no_token_with_one_slot),
+        cmocka_unit_test(a_loss_costs_no_token_in_fixed_shapes),
         cmocka_unit_test(what_cannot_be_served_is_refused),
         cmocka_unit_test(generation_ends_where_the_context_does_and_at_a_stop),
         cmocka_unit_test(closing_ends_what_runs),

@@ -1,7 +1,7 @@
 /* The frames of the decode path. They are laid out so that token ids, positions and hidden states can be used where they
  * lie in the received message: nothing is copied or allocated between the socket and the engine.
  *
- *   header 32 | stage n_tokens n_begin n_hidden (4 each) | compute_ns 8 | begins 40 each | tokens, positions, sequences
+ *   header 32 | stage n_tokens n_begin n_hidden (4 each) | compute_ns 8 | begins 48 each | tokens, positions, sequences
  *   (4 each) | wants (1 each) | zeros up to a multiple of 8 | hidden states F32 */
 #include "net/message.h"
 
@@ -12,7 +12,7 @@
 #error "the arrays of a WORK frame are used in place: a big-endian machine needs a copy here"
 #endif
 
-enum { HEAD = DIL_FRAME_HEADER_BYTES + 24, BEGIN = 40 };
+enum { HEAD = DIL_FRAME_HEADER_BYTES + 24, BEGIN = 48 };
 
 static size_t hidden_offset(const dil__work_head *h)
 {
@@ -36,6 +36,8 @@ static uint8_t *append_begin(uint8_t *p, const dil__begin *b)
     const dil_sampler_opts *o = &b->sampler;
     const float f[] = {o->temperature, o->top_p, o->min_p, o->repeat_penalty, o->presence_penalty, o->frequency_penalty};
     p = append(p, &b->slot, 4);
+    p = append(p, &b->n_prompt, 4);
+    p = append(p, &b->n_known, 4);
     p = append(p, &o->top_k, 4);
     p = append(p, f, sizeof f);
     return append(p, &o->seed, 8);
@@ -83,7 +85,9 @@ static dil_status check_batch(dil__work_view *v, uint32_t n_ctx, uint32_t n_seq,
         v->n_want += b->want[i];
     }
     for (uint32_t i = 0; i < v->head.n_begin; i++) {
-        if (dil__work_begin(v, i).slot >= n_seq) return bad(err, "a sequence begins that does not exist");
+        dil__begin begins = dil__work_begin(v, i);
+        if (begins.slot >= n_seq) return bad(err, "a sequence begins that does not exist");
+        if (begins.n_prompt > begins.n_known || begins.n_known > n_ctx) return bad(err, "a sequence begins with more tokens than the context holds");
     }
     if (v->n_want > n_seq) return bad(err, "more tokens are wanted than there are sequences");
     return DIL_OK;
@@ -119,6 +123,8 @@ dil__begin dil__work_begin(const dil__work_view *v, uint32_t i)
 {
     dil_rd r = {.p = v->begins + (size_t)i * BEGIN, .left = BEGIN};
     dil__begin b = {.slot = dil_get_u32(&r)};
+    b.n_prompt = dil_get_u32(&r);
+    b.n_known = dil_get_u32(&r);
     dil_sampler_opts *o = &b.sampler;
     o->top_k = dil_get_u32(&r);
     o->temperature = dil_get_f32(&r);

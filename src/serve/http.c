@@ -114,6 +114,9 @@ static enum MHD_Result send_health(request *q)
     if (st.ready)
         return send_json(q, 200, json_pack("{s:s, s:s, s:I, s:I}", "status", "ok", "model", q->s->model, "active",
                                            (json_int_t)st.n_active, "queued", (json_int_t)st.n_queued));
+    if (st.recovering)
+        return send_json(q, 503, json_pack("{s:s, s:s, s:s, s:f, s:I, s:I, s:s}", "status", "recovering", "model", q->s->model, "node", st.node, "since_sec",
+                                           st.recovering_sec, "active", (json_int_t)st.n_active, "queued", (json_int_t)st.n_queued, "reason", st.why));
     return send_json(q, 503, json_pack("{s:s, s:s, s:s}", "status", "not ready", "model", q->s->model, "reason",
                                        st.why[0] ? st.why : "starting"));
 }
@@ -134,6 +137,7 @@ static enum MHD_Result send_metrics(request *q)
     metric(&b, "failures_total", "counter", "Generations that ended with an error.", (double)st.failures);
     metric(&b, "prompt_tokens_total", "counter", "Prompt tokens taken in.", (double)st.tokens_in);
     metric(&b, "generated_tokens_total", "counter", "Tokens generated.", (double)st.tokens_out);
+    metric(&b, "recoveries_total", "counter", "Losses of a node or link that running requests survived.", st.n_recoveries);
     metric(&b, "requests_active", "gauge", "Generations that run.", st.n_active);
     metric(&b, "requests_queued", "gauge", "Generations that wait.", st.n_queued);
     metric(&b, "queue_limit", "gauge", "Generations that may wait; more are answered 429.", st.queue_max);
@@ -233,7 +237,7 @@ static enum MHD_Result start_job(request *q)
         dil__api_req_fini(&api);
         return send_error(q, 404, "model", "model_not_found", text);
     }
-    if (!st.ready) {
+    if (!st.ready && !st.recovering) {
         dil__api_req_fini(&api);
         char text[DIL_ERR_TEXT_MAX + 32];
         snprintf(text, sizeof text, "not ready: %s", st.why[0] ? st.why : "starting");
