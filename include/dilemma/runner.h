@@ -33,6 +33,7 @@ typedef struct dil_gen_event {
     float logprob;           /* TOKEN: natural log of its probability */
     dil_gen_finish finish;   /* DONE */
     uint32_t n_prompt, n_generated;
+    uint32_t n_guessed, n_right; /* DONE: tokens that were guessed ahead, and how many of them came */
     double prefill_sec, decode_sec; /* DONE: to the first token, and from there on */
     const dil_err *error;    /* ERROR: borrowed for the call */
 } dil_gen_event;
@@ -53,10 +54,17 @@ typedef struct dil_runner_state {
     uint32_t n_recoveries; /* losses that running requests survived, since start */
     uint32_t n_ctx, n_active, n_queued, queue_max;
     uint64_t tokens_in, tokens_out, requests, failures; /* since start */
+    uint64_t n_guessed, n_right; /* tokens guessed ahead, and how many of them came */
     double token_sec;      /* seconds a token of the running streams, smoothed; 0 before the first */
 } dil_runner_state;
 void dil_runner_get_state(dil_runner *r, dil_runner_state *out); /* any thread */
 void dil_runner_close(dil_runner *r); /* ends running requests with DIL_ECANCELED */
+
+/* Speculation: the next tokens are guessed from the text so far and checked in one pass. The text is the same as without (sampled
+ * text too: each token takes one random number) but for the last bits of wider batches; with fixed shapes bit for bit. depth: how
+ * many guesses at most, 0 none; DIL_SPECULATE_AUTO (the default): as many as pay, by what passes and links were measured to cost. Any thread. */
+#define DIL_SPECULATE_AUTO (-1)
+void dil_runner_speculate(dil_runner *r, int depth);
 
 /* One stage with every layer, in this process. n_seq sequences are decoded at once (opts->n_seq is ignored). */
 dil_status dil_runner_local(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, uint32_t n_seq,

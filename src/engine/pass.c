@@ -1,7 +1,8 @@
 /* From a batch to passes. Ordinarily a batch is one pass; sequences in consecutive slots with equally many tokens share an
  * attention. With fixed shapes all single tokens make one pass with a row for every slot, and each longer run a pass padded to
- * max_batch: a sequence's bits then do not depend on who else is in the batch. Padding writes to cells past the sequence's end,
- * which no token sees before they are written again. */
+ * max_batch: a sequence's bits then do not depend on who else is in the batch. A run of which every token is
+ * wanted is decoding that runs ahead: it takes a pass of single tokens for each, so that it has the bits of one token after the other. Padding
+ * writes to cells past the sequence's end, which no token sees before they are written again. */
 #include "engine/stage.h"
 
 #include <stdlib.h>
@@ -95,8 +96,16 @@ static void whole_batch(dil_stage *s)
     find_wanted(s);
 }
 
-/* Every slot has a row; false when no sequence has a single token. */
-static bool all_singles(dil_stage *s)
+static bool is_single(const dil_stage *s, const dil__run *r, const dil_batch *b)
+{
+    for (uint32_t i = 0; r->n > 1 && i < r->n; i++) {
+        if (!b->want || !b->want[s->order.token_of[r->first + i]]) return false;
+    }
+    return true;
+}
+
+/* The step-th token of every run of single tokens, and a row for every other slot; false when no run has so many. */
+static bool all_singles(dil_stage *s, const dil_batch *b, uint32_t step)
 {
     dil__pass *p = &s->pass;
     begin(p);
@@ -105,12 +114,13 @@ static bool all_singles(dil_stage *s)
     for (uint32_t seq = 0, i = 0; seq < s->opts.n_seq; seq++) {
         while (i < s->order.n_runs && s->order.run[i].seq < seq) i++;
         const dil__run *r = i < s->order.n_runs && s->order.run[i].seq == seq ? &s->order.run[i] : NULL;
-        if (r && r->n == 1) {
-            put_run(s, r);
+        bool single = r && is_single(s, r, b);
+        if (single && step < r->n) {
+            put_row(s, (int32_t)s->order.token_of[r->first + step], seq, r->pos + step);
             any = true;
-            if (r->pos + 1 > most) most = r->pos + 1;
+            if (r->pos + step + 1 > most) most = r->pos + step + 1;
         } else {
-            put_row(s, -1, seq, s->kv.len[seq]);
+            put_row(s, -1, seq, single ? r->pos + r->n : s->kv.len[seq]);
         }
     }
     p->group[p->n_groups++] = (dil__group){.n_seq = s->opts.n_seq, .n_tok = 1, .n_kv = round_kv(s, most)};
@@ -134,9 +144,10 @@ dil_status dil__stage_each_pass(dil_stage *s, const dil_batch *b, const float *h
         whole_batch(s);
         return run(s, b, hidden, out, err);
     }
-    dil_status status = all_singles(s) ? run(s, b, hidden, out, err) : DIL_OK;
+    dil_status status = DIL_OK;
+    for (uint32_t step = 0; !status && all_singles(s, b, step); step++) status = run(s, b, hidden, out, err);
     for (uint32_t i = 0; !status && i < s->order.n_runs; i++) {
-        if (s->order.run[i].n == 1) continue;
+        if (is_single(s, &s->order.run[i], b)) continue;
         padded_run(s, &s->order.run[i]);
         status = run(s, b, hidden, out, err);
     }

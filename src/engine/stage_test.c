@@ -254,6 +254,45 @@ static void fixed_shapes_give_a_sequence_the_same_bits_in_any_company(void **sta
     }
 }
 
+/* Tokens that are all wanted come out as if each had come by itself, also behind guesses that are taken back. */
+static void fixed_shapes_decode_ahead_with_the_bits_of_one_after_the_other(void **state)
+{
+    (void)state;
+    for (int variant = 0; variant < 4; variant++) {
+        model m = make(variant % 2 ? opt_arch(true) : llama_arch(), DIL_TYPE_Q4_0);
+        m.opts.n_seq = variant < 2 ? 1 : 5;
+        m.opts.fixed_shapes = true;
+        uint32_t q = variant < 2 ? 0 : 3;
+        static float each[5][N_VOCAB], ahead[5 * N_VOCAB], other[N_VOCAB];
+        dil_stage *s = open_whole(&m), *t = open_whole(&m);
+        feed(s, q, 0, 20, other);
+        feed(t, q, 0, 20, other);
+        if (q) feed(t, 1, 0, 9, other);
+        for (uint32_t i = 0; i < 5; i++) feed(s, q, 20 + i, 1, each[i]);
+        int32_t id[6], pos[6], seq[6];
+        uint8_t want[6] = {1, 1, 1, 1, 1, 1};
+        for (uint32_t at = 0; at < 5; at += 2) { /* two tokens, then wrong guesses */
+            uint32_t n = 0;
+            for (uint32_t i = at; i < 5; i++, n++) {
+                id[n] = i < at + 2 ? tok(20 + i + 31 * q) : 7;
+                pos[n] = (int32_t)(20 + i);
+                seq[n] = (int32_t)q;
+            }
+            bool beside = q && at == 0;
+            if (beside) id[n] = 3, pos[n] = 9, seq[n] = 1;
+            dil_batch b = {.n_tokens = n + beside, .token = id, .pos = pos, .seq = seq, .want = want};
+            if (beside) want[n] = 0;
+            eval(t, &b, NULL, ahead);
+            if (beside) want[n] = 1;
+            assert_memory_equal(each[at], ahead, sizeof each[0]);
+            if (at + 1 < 5) assert_memory_equal(each[at + 1], ahead + N_VOCAB, sizeof each[0]);
+        }
+        dil_stage_close(s);
+        dil_stage_close(t);
+        dil__synthetic_free(m.data);
+    }
+}
+
 static void trimmed_and_repeated_tokens_give_the_same_bits(void **state)
 {
     (void)state;
@@ -458,6 +497,7 @@ int main(void)
         cmocka_unit_test(every_split_gives_the_same_bits),
         cmocka_unit_test(chunks_and_neighbours_change_rounding_only),
         cmocka_unit_test(fixed_shapes_give_a_sequence_the_same_bits_in_any_company),
+        cmocka_unit_test(fixed_shapes_decode_ahead_with_the_bits_of_one_after_the_other),
         cmocka_unit_test(trimmed_and_repeated_tokens_give_the_same_bits),
         cmocka_unit_test(bad_batches_are_refused_and_change_nothing),
         cmocka_unit_test(nan_in_weights_or_hidden_states_is_named_and_leaves_no_trace),

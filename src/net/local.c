@@ -10,8 +10,8 @@ typedef struct local {
     dil__pipe pipe;
     dil_stage *stage;
     dil__picker picker;
-    float *logits;   /* [n_seq][n_vocab] */
-    dil__row *rows;  /* [n_seq] */
+    float *logits;   /* [n_seq + DIL__DRAFT_MAX][n_vocab] */
+    dil__row *rows;  /* [n_seq + DIL__DRAFT_MAX] */
     bool has_result;
     dil__pipe_event result;
     pthread_mutex_t lock; /* guards woken */
@@ -27,6 +27,7 @@ static dil_status compute(local *l, const dil__work *w, dil_err *err)
         if (s != DIL_OK) return s;
     }
     dil_status s = dil_stage_eval(l->stage, &w->batch, NULL, l->logits, err);
+    l->result.compute_sec = (double)dil_stage_get_stats(l->stage).last_eval_ns * 1e-9;
     return s == DIL_OK ? dil__picker_pick(&l->picker, &w->batch, l->logits, l->rows, &l->result.n_rows, err) : s;
 }
 
@@ -90,10 +91,11 @@ static const dil__pipe_ops local_ops = {local_submit, local_wait, local_wake, lo
 static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *weights, dil_stage_opts opts, dil_err *err)
 {
     size_t n;
-    if (!dil_mul_size(opts.n_seq, arch->n_vocab, &n) || !dil_mul_size(n, sizeof(float), &n))
+    uint32_t n_rows = opts.n_seq + DIL__DRAFT_MAX;
+    if (!dil_mul_size(n_rows, arch->n_vocab, &n) || !dil_mul_size(n, sizeof(float), &n))
         return dil_fail(err, DIL_ELIMIT, "%u sequences of %u logits", opts.n_seq, arch->n_vocab);
     l->logits = malloc(n);
-    l->rows = calloc(opts.n_seq, sizeof *l->rows);
+    l->rows = calloc(n_rows, sizeof *l->rows);
     if (!l->logits || !l->rows) return dil_fail(err, DIL_EMEMORY, "no memory for %zu bytes of logits", n);
     dil_status s = dil__picker_init(&l->picker, opts.n_seq, arch->n_vocab, err);
     if (s == DIL_OK) s = dil_stage_open(arch, weights, &opts, NULL, &l->stage, err);

@@ -13,10 +13,11 @@
 dil_status dil__part_open_head(dil__net_session *s, dil_err *err)
 {
     size_t n;
-    if (!dil_mul_size(s->load.n_seq, s->load.arch.n_vocab, &n) || !dil_mul_size(n, sizeof(float), &n))
+    uint32_t n_rows = s->load.n_seq + DIL__DRAFT_MAX;
+    if (!dil_mul_size(n_rows, s->load.arch.n_vocab, &n) || !dil_mul_size(n, sizeof(float), &n))
         return dil_fail(err, DIL_ELIMIT, "%u sequences of %u logits", s->load.n_seq, s->load.arch.n_vocab);
     s->logits = malloc(n);
-    s->rows = calloc(s->load.n_seq, sizeof *s->rows);
+    s->rows = calloc(n_rows, sizeof *s->rows);
     if (!s->logits || !s->rows) return dil_fail(err, DIL_EMEMORY, "no memory for %zu bytes of logits", n);
     return dil__picker_init(&s->picker, s->load.n_seq, s->load.arch.n_vocab, err);
 }

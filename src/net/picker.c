@@ -1,5 +1,8 @@
 /* Samplers by slot. Penalties count generated tokens only: a prompt's words are not held against the answer. A stream that goes on
- * after a loss draws the same numbers as it would have: its sampler skips those already used and accepts the tokens as they pass. */
+ * after a loss draws the same numbers as it would have: its sampler skips those already used and accepts the tokens as they pass.
+ *
+ * A guess is taken when the pick before it is that token. For a guess that is one certain token this is the accept-and-resample rule: it
+ * is taken with its probability, and what is picked in its place has the distribution of the others. */
 #include "net/picker.h"
 
 #include <stdlib.h>
@@ -35,17 +38,29 @@ dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
     return DIL_OK;
 }
 
+/* Token i is a guess of what row i - 1 picks. */
+static bool follows(const dil_batch *b, uint32_t i)
+{
+    return i > 0 && b->want[i] && b->want[i - 1] && b->seq[i] == b->seq[i - 1];
+}
+
 dil_status dil__picker_pick(dil__picker *p, const dil_batch *b, const float *logits, dil__row *rows, uint32_t *n_rows, dil_err *err)
 {
     uint32_t n = 0;
+    bool wrong = false; /* the guess before row i */
     for (uint32_t i = 0; i < b->n_tokens; i++) {
         uint32_t slot = (uint32_t)b->seq[i], pos = (uint32_t)b->pos[i];
         if (slot < p->n_seq && p->sampler[slot] && pos >= p->from[slot] && pos < p->to[slot]) dil_sampler_accept(p->sampler[slot], b->token[i]);
         if (!b->want[i]) continue;
         if (slot >= p->n_seq || !p->sampler[slot])
             return dil_fail(err, DIL_EDATA, "a token is wanted of slot %u, which never began", slot);
-        rows[n].token = dil_sampler_pick(p->sampler[slot], logits + (size_t)n * p->n_vocab, &rows[n].logprob);
-        dil_sampler_accept(p->sampler[slot], rows[n].token);
+        wrong = wrong && follows(b, i);
+        rows[n] = (dil__row){.token = -1};
+        if (!wrong) {
+            rows[n].token = dil_sampler_pick(p->sampler[slot], logits + (size_t)n * p->n_vocab, &rows[n].logprob);
+            dil_sampler_accept(p->sampler[slot], rows[n].token);
+        }
+        wrong = wrong || (i + 1 < b->n_tokens && follows(b, i + 1) && b->token[i + 1] != rows[n].token);
         n++;
     }
     *n_rows = n;

@@ -5,6 +5,8 @@
 #ifndef DIL_NET_PIPE_H
 #define DIL_NET_PIPE_H
 
+#include "net/draft.h"
+
 #include <dilemma/runner.h>
 
 enum {
@@ -26,8 +28,10 @@ typedef struct dil__work {
     uint32_t n_begin;
 } dil__work;
 
+/* Rows of one sequence that follow each other in a work are a token and guesses: behind a row whose token is not the next guess
+ * the rows are void. At most n_seq + DIL__DRAFT_MAX rows a work. */
 typedef struct dil__row {
-    int32_t token;
+    int32_t token; /* -1: void */
     float logprob;
 } dil__row;
 
@@ -45,6 +49,7 @@ typedef struct dil__pipe_event {
     uint64_t id;
     const dil__row *rows; /* RESULT: one for each wanted token, in the batch's order; borrowed until the next call */
     uint32_t n_rows;
+    double compute_sec;   /* RESULT: of all stages together; 0: not known */
     dil_err err;          /* FAILED, RESET, GIVE_UP */
 } dil__pipe_event;
 

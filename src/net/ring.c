@@ -167,7 +167,8 @@ static void take_result(dil__ring *r, const dil_frame *f, dil__pipe_event *out)
     }
     uint64_t compute_ns;
     dil__pipe_event ev = {.kind = DIL__PIPE_RESULT, .id = f->id, .rows = r->rows};
-    if (dil__msg_get_result(f, &compute_ns, r->rows, r->pipe.n_seq, &ev.n_rows, &ev.err) != DIL_OK) ev.kind = DIL__PIPE_FAILED;
+    if (dil__msg_get_result(f, &compute_ns, r->rows, r->pipe.n_seq + DIL__DRAFT_MAX, &ev.n_rows, &ev.err) != DIL_OK) ev.kind = DIL__PIPE_FAILED;
+    else ev.compute_sec = (double)compute_ns * 1e-9;
     if (land(r, f->id, compute_ns)) *out = ev;
 }
 
@@ -317,7 +318,7 @@ static dil_status open_ring(dil__ring *r, const dil_plan *plan, const dil_cluste
                         DIL__SLOTS_MAX, DIL__WORK_TOKENS_MAX);
     if (p->n_ctx > DIL_ARCH_CTX_MAX || (uint64_t)arch->n_embd * p->chunk * sizeof(float) > DIL_FRAME_MAX / 2)
         return dil_fail(err, DIL_ELIMIT, "chunks of %u hidden states of %u values are longer than a frame; take smaller ones", p->chunk, arch->n_embd);
-    r->rows = calloc(p->n_seq, sizeof *r->rows);
+    r->rows = calloc(p->n_seq + DIL__DRAFT_MAX, sizeof *r->rows);
     r->arena = dil_arena_new((size_t)1 << 30);
     r->zmq = zmq_ctx_new();
     r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

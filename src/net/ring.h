@@ -87,7 +87,7 @@ typedef struct dil__ring {
     int64_t data_since_ns;
     uint32_t n_bounced;
     zmq_msg_t answer;
-    dil__row *rows;       /* [n_seq] */
+    dil__row *rows;       /* [n_seq + DIL__DRAFT_MAX] */
     struct { uint64_t id; int64_t sent_ns; bool decode; } flight[DIL__DEPTH_MAX];
 
     /* both */

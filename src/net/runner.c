@@ -10,7 +10,10 @@
  * When the pipe loses what its slots held, every running request starts over with the tokens that it has: the prompt and what was
  * sampled go through as a prompt (with fixed shapes: in the shapes of the first time), and nobody outside notices but by the pause.
  *
+ * A sequence that is decoded alone takes guesses of its next tokens along (net/draft.h); fed counts only those that were right.
+ *
  * One thread owns requests and pipe. Others only append to the queue, set cancel flags, and wake it. */
+#include "net/draft.h"
 #include "net/pipe.h"
 
 #include <pthread.h>
@@ -32,17 +35,22 @@ typedef struct request {
     bool begun, ended;
     atomic_bool canceled;
     int64_t submit_ns, first_ns, last_ns;
+    dil__draft *draft; /* NULL: no guesses */
+    uint32_t n_guessed, n_right;
 } request;
 
 typedef struct part { /* one sequence's share of a work */
-    uint32_t slot;
-    bool wants;
+    uint32_t slot, n_wants;
 } part;
 
 typedef struct flight {
     uint64_t id; /* 0: free */
     uint32_t n_parts;
     part *parts; /* [n_seq] */
+    bool decode, alone;
+    int64_t sent_ns;
+    uint32_t n_guesses; /* of the only part */
+    int32_t guess[DIL__DRAFT_MAX];
 } flight;
 
 struct dil_runner {
@@ -65,6 +73,9 @@ struct dil_runner {
     int32_t *token, *pos, *seq; /* [chunk] the work being built */
     uint8_t *want;
     dil__begin *begin; /* [n_seq] */
+    dil__pace pace;
+    atomic_int speculate; /* dil_runner_speculate */
+    atomic_uint_fast64_t n_guessed, n_right;
 
     atomic_uint n_active, n_queued, n_recoveries;
     atomic_uint_fast64_t tokens_in, tokens_out, requests, failures;
@@ -76,6 +87,7 @@ static void request_free(request *q)
     if (!q) return;
     free(q->tokens);
     free(q->stop);
+    dil__draft_free(q->draft);
     free(q);
 }
 
@@ -93,7 +105,7 @@ static void end_request(request *q, dil_gen_finish finish)
     q->ended = true;
     q->fn(q->ctx, q->id, &(dil_gen_event){
         .kind = DIL_GEN_DONE, .finish = finish, .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt,
-        .prefill_sec = sec(first - q->submit_ns), .decode_sec = sec(now - first)});
+        .n_guessed = q->n_guessed, .n_right = q->n_right, .prefill_sec = sec(first - q->submit_ns), .decode_sec = sec(now - first)});
 }
 
 static void fail_request(dil_runner *r, request *q, const dil_err *e)
@@ -258,7 +270,7 @@ static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint
         q->n_counted = n_in;
     }
     q->n_flying++;
-    f->parts[f->n_parts++] = (part){.slot = slot, .wants = q->n_fed == q->n_known};
+    f->parts[f->n_parts++] = (part){.slot = slot, .n_wants = q->n_fed == q->n_known};
 }
 
 static uint32_t count_decoding(const dil_runner *r)
@@ -286,6 +298,24 @@ static void fill_decode(dil_runner *r, dil__work *w, flight *f)
     }
 }
 
+/* Behind the last token of a sequence that is alone in its work: its next tokens, as far as they can be guessed. */
+static void add_guesses(dil_runner *r, dil__work *w, flight *f)
+{
+    request *q = r->slot[f->parts[0].slot];
+    int depth = atomic_load(&r->speculate);
+    if (f->n_parts != 1 || !f->parts[0].n_wants || !q->draft || !depth) return;
+    uint32_t room = r->pipe->chunk - 1, left = q->n_max - q->n_known - 1;
+    f->n_guesses = dil__draft_guess(q->draft, &r->pace, q->tokens, q->n_known, depth, count_decoding(r), left < room ? left : room, f->guess);
+    for (uint32_t i = 0; i < f->n_guesses; i++) {
+        uint32_t at = w->batch.n_tokens++;
+        r->token[at] = f->guess[i];
+        r->pos[at] = (int32_t)(q->n_known + i);
+        r->seq[at] = (int32_t)f->parts[0].slot;
+        r->want[at] = 1;
+    }
+    f->parts[0].n_wants += f->n_guesses;
+}
+
 static void fill_chunk(dil_runner *r, dil__work *w, flight *f)
 {
     uint32_t n_seq = r->pipe->n_seq, start = r->turn;
@@ -307,7 +337,7 @@ static void land(dil_runner *r, flight *f)
 {
     for (uint32_t i = 0; i < f->n_parts; i++) r->slot[f->parts[i].slot]->n_flying--;
     f->id = 0;
-    f->n_parts = 0;
+    f->n_parts = f->n_guesses = 0;
     r->n_flying--;
 }
 
@@ -347,8 +377,11 @@ static bool submit_one(dil_runner *r)
                    .batch = {.token = r->token, .pos = r->pos, .seq = r->seq, .want = r->want}};
     if (chunk) fill_chunk(r, &w, f);
     else fill_decode(r, &w, f);
+    if (!chunk) add_guesses(r, &w, f);
     f->id = w.id;
-    r->n_flying++;
+    f->decode = !chunk && w.n_begin == 0;
+    f->alone = r->n_flying++ == 0;
+    f->sent_ns = dil_now_ns();
     dil_err e;
     dil_status s = r->pipe->ops->submit(r->pipe, &w, &e);
     if (s == DIL_ENET) take_reset(r);
@@ -366,14 +399,32 @@ static flight *find_flight(dil_runner *r, uint64_t id)
     return NULL;
 }
 
+/* One token, and one more behind every guess that was right. */
+static void take_rows(dil_runner *r, const flight *f, const part *p, const dil__row *rows)
+{
+    request *q = r->slot[p->slot];
+    uint32_t right = 0;
+    for (uint32_t i = 0; i < p->n_wants && !q->ended && rows[i].token >= 0; i++) {
+        take_token(r, q, &rows[i]);
+        if (q->ended || i >= f->n_guesses || rows[i].token != f->guess[i]) break;
+        q->n_fed++;
+        right++;
+    }
+    if (!f->n_guesses || q->ended) return;
+    dil__draft_learn(q->draft, &r->pace, f->n_guesses, right);
+    q->n_guessed += f->n_guesses;
+    q->n_right += right;
+    atomic_fetch_add(&r->n_guessed, f->n_guesses);
+    atomic_fetch_add(&r->n_right, right);
+}
+
 static void take_result(dil_runner *r, flight *f, const dil__pipe_event *ev)
 {
     uint32_t row = 0;
+    if (f->decode && f->n_parts == 1) dil__pace_note(&r->pace, 1 + f->n_guesses, sec(dil_now_ns() - f->sent_ns), ev->compute_sec, f->alone);
     for (uint32_t i = 0; i < f->n_parts; i++) {
-        if (!f->parts[i].wants) continue;
-        request *q = r->slot[f->parts[i].slot];
-        if (row < ev->n_rows && !q->ended) take_token(r, q, &ev->rows[row]);
-        row++;
+        if (row + f->parts[i].n_wants <= ev->n_rows) take_rows(r, f, &f->parts[i], ev->rows + row);
+        row += f->parts[i].n_wants;
     }
     if (row != ev->n_rows) {
         dil_err e;
@@ -496,6 +547,7 @@ static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen
     q->fn = fn;
     q->ctx = ctx;
     q->submit_ns = dil_now_ns();
+    if (atomic_load(&r->speculate)) q->draft = dil__draft_new(q->n_max); /* short of memory: without */
     return q;
 }
 
@@ -553,7 +605,14 @@ void dil_runner_get_state(dil_runner *r, dil_runner_state *out)
     out->tokens_out = atomic_load(&r->tokens_out);
     out->requests = atomic_load(&r->requests);
     out->failures = atomic_load(&r->failures);
+    out->n_guessed = atomic_load(&r->n_guessed);
+    out->n_right = atomic_load(&r->n_right);
     out->token_sec = sec(atomic_load(&r->token_ns));
+}
+
+void dil_runner_speculate(dil_runner *r, int depth)
+{
+    atomic_store(&r->speculate, depth < 0 ? DIL_SPECULATE_AUTO : depth);
 }
 
 dil__pipe *dil__runner_pipe(dil_runner *r)
@@ -590,6 +649,7 @@ dil_status dil__runner_new(dil__pipe *pipe, uint32_t queue_max, dil_runner **out
     }
     r->pipe = pipe;
     r->queue_max = queue_max;
+    atomic_store(&r->speculate, DIL_SPECULATE_AUTO);
     pthread_mutex_init(&r->lock, NULL);
     dil_status s = DIL_OK;
     if (!allocate(r)) s = dil_fail(err, DIL_EMEMORY, "no memory for a runner of %u sequences", pipe->n_seq);
@@ -621,53 +681,4 @@ void dil_runner_close(dil_runner *r)
     free(r->seq);
     free(r->want);
     free(r);
-}
-
-/* --- waiting for one request ------------------------------------------------------------------------------------------ */
-
-typedef struct waiter {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int32_t *tokens;
-    uint32_t n, max;
-    bool done;
-    dil_gen_event last;
-    dil_err err;
-} waiter;
-
-static void collect(void *ctx, uint64_t id, const dil_gen_event *ev)
-{
-    (void)id;
-    waiter *w = ctx;
-    if (ev->kind == DIL_GEN_TOKEN) {
-        if (w->n < w->max) w->tokens[w->n++] = ev->token;
-        return;
-    }
-    pthread_mutex_lock(&w->lock);
-    w->last = *ev;
-    if (ev->kind == DIL_GEN_ERROR) w->err = *ev->error;
-    w->last.error = NULL;
-    w->done = true;
-    pthread_cond_signal(&w->changed);
-    pthread_mutex_unlock(&w->lock);
-}
-
-dil_status dil_runner_generate(dil_runner *r, const dil_gen_req *req, int32_t *tokens, uint32_t *n_tokens, dil_gen_event *done,
-                               dil_err *err)
-{
-    waiter w = {.tokens = tokens, .max = req->max_tokens};
-    pthread_mutex_init(&w.lock, NULL);
-    pthread_cond_init(&w.changed, NULL);
-    dil_status s = dil_runner_submit(r, req, collect, &w, NULL, err);
-    if (s == DIL_OK) {
-        pthread_mutex_lock(&w.lock);
-        while (!w.done) pthread_cond_wait(&w.changed, &w.lock);
-        pthread_mutex_unlock(&w.lock);
-        *n_tokens = w.n;
-        if (done) *done = w.last;
-        if (w.last.kind == DIL_GEN_ERROR) s = dil_fail(err, w.err.code, "%s", w.err.text);
-    }
-    pthread_cond_destroy(&w.changed);
-    pthread_mutex_destroy(&w.lock);
-    return s;
 }

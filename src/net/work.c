@@ -89,7 +89,7 @@ static dil_status check_batch(dil__work_view *v, uint32_t n_ctx, uint32_t n_seq,
         if (begins.slot >= n_seq) return bad(err, "a sequence begins that does not exist");
         if (begins.n_prompt > begins.n_known || begins.n_known > n_ctx) return bad(err, "a sequence begins with more tokens than the context holds");
     }
-    if (v->n_want > n_seq) return bad(err, "more tokens are wanted than there are sequences");
+    if (v->n_want > n_seq + DIL__DRAFT_MAX) return bad(err, "more tokens are wanted than sequences and guesses give");
     return DIL_OK;
 }
 
