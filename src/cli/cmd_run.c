@@ -2,6 +2,8 @@
 #include "base/json.h"
 #include "cli/cli.h"
 #include "cli/model.h"
+#include "cli/serving.h"
+#include "net/draft.h"
 #include "serve/textout.h"
 
 #include <stdlib.h>
@@ -13,8 +15,9 @@ typedef struct options {
     const char *prompt, *device;
     int64_t n, threads, top_k, seed, context;
     double temp, top_p, min_p;
-    const char *ids, *logits;
+    const char *ids, *logits, *speculate;
     bool chat, json, exact;
+    int depth; /* of speculation */
 } options;
 
 typedef struct generation {
@@ -25,7 +28,12 @@ typedef struct generation {
     dil_ids prompt;
     int32_t *id; /* [n] generated */
     uint32_t n;
-    float *logits;
+    float *logits; /* [1 + DIL__DRAFT_MAX][n_vocab] */
+    int32_t *known; /* [prompt.n + n] */
+    dil__draft *draft;
+    dil__pace pace;
+    int32_t guess[DIL__DRAFT_MAX];
+    uint32_t n_guesses, n_guessed, n_right;
     dil_buf text, given;
     bool stopped;
     double prefill_sec, decode_sec;
@@ -106,8 +114,11 @@ static dil_status open_all(const options *o, const char *path, generation *g, di
     so.seed = (uint64_t)o->seed;
     g->sampler = dil_sampler_new(&so, g->model.arch.n_vocab);
     g->id = calloc((size_t)o->n, sizeof *g->id);
-    g->logits = calloc(g->model.arch.n_vocab, sizeof *g->logits);
-    if (!g->sampler || !g->id || !g->logits) return dil_fail(err, DIL_EMEMORY, "no memory for %lld tokens", (long long)o->n);
+    g->logits = calloc((size_t)g->model.arch.n_vocab * (1 + DIL__DRAFT_MAX), sizeof *g->logits);
+    g->known = calloc(g->prompt.n + (size_t)o->n, sizeof *g->known);
+    g->draft = dil__draft_new((uint32_t)(g->prompt.n + (size_t)o->n));
+    if (g->known) memcpy(g->known, g->prompt.id, g->prompt.n * sizeof *g->known);
+    if (!g->sampler || !g->id || !g->logits || !g->known || !g->draft) return dil_fail(err, DIL_EMEMORY, "no memory for %lld tokens", (long long)o->n);
     return DIL_OK;
 }
 
@@ -172,22 +183,57 @@ static dil_status say(generation *g, int32_t id, bool stream, dil_err *err)
     return DIL_OK;
 }
 
+/* From the logits behind the last token, and behind each guess that was right. */
+static dil_status take_tokens(const options *o, generation *g, bool *more, dil_err *err)
+{
+    size_t vocab = g->model.arch.n_vocab;
+    uint32_t n_ctx = dil_stage_get_opts(g->stage)->n_ctx, right = 0;
+    dil_status s = DIL_OK;
+    for (bool on = true; on && !s;) {
+        int32_t id = dil_sampler_pick(g->sampler, g->logits + vocab * right, NULL);
+        g->stopped = g->tok && dil_tokenizer_is_eog(g->tok, id);
+        if (g->stopped) break;
+        dil_sampler_accept(g->sampler, id);
+        g->known[g->prompt.n + g->n] = id;
+        g->id[g->n++] = id;
+        s = say(g, id, !o->json, err);
+        *more = g->n < (uint32_t)o->n && g->prompt.n + g->n <= n_ctx;
+        on = *more && right < g->n_guesses && g->guess[right] == id;
+        right += on;
+    }
+    *more = *more && !g->stopped;
+    if (g->n_guesses) dil__draft_learn(g->draft, &g->pace, g->n_guesses, right);
+    g->n_guessed += g->n_guesses;
+    g->n_right += right;
+    return s;
+}
+
+/* The last token and guesses of the next ones. */
+static dil_status feed_ahead(const options *o, generation *g, dil_err *err)
+{
+    size_t at = g->prompt.n + g->n - 1, room = dil_stage_get_opts(g->stage)->n_ctx - at - 1, left = (size_t)o->n - g->n - 1;
+    g->n_guesses = dil__draft_guess(g->draft, &g->pace, g->known, (uint32_t)(at + 1), o->depth, 1, (uint32_t)(left < room ? left : room), g->guess);
+    int32_t id[1 + DIL__DRAFT_MAX], pos[1 + DIL__DRAFT_MAX];
+    uint8_t want[1 + DIL__DRAFT_MAX];
+    id[0] = g->known[at];
+    for (uint32_t i = 0; i < g->n_guesses; i++) id[1 + i] = g->guess[i];
+    for (uint32_t i = 0; i <= g->n_guesses; i++) pos[i] = (int32_t)(at + i), want[i] = 1;
+    dil_batch b = {.n_tokens = 1 + g->n_guesses, .token = id, .pos = pos, .want = want};
+    dil_status s = dil_stage_eval(g->stage, &b, NULL, g->logits, err);
+    double sec = (double)dil_stage_get_stats(g->stage).last_eval_ns * 1e-9;
+    dil__pace_note(&g->pace, 1 + g->n_guesses, sec, sec, true);
+    return s;
+}
+
 static dil_status generate(const options *o, generation *g, dil_err *err)
 {
     dil_status s = o->logits ? write_logits(o, g, err) : DIL_OK;
     if (!s) s = prefill(g, err);
-    uint32_t n_ctx = dil_stage_get_opts(g->stage)->n_ctx;
     int64_t start = dil_now_ns();
-    while (!s && g->n < (uint32_t)o->n && !dil_cli_interrupted()) {
-        int32_t id = dil_sampler_pick(g->sampler, g->logits, NULL);
-        g->stopped = g->tok && dil_tokenizer_is_eog(g->tok, id);
-        if (g->stopped) break;
-        dil_sampler_accept(g->sampler, id);
-        g->id[g->n++] = id;
-        s = say(g, id, !o->json, err);
-        size_t at = g->prompt.n + g->n - 1;
-        if (g->n == (uint32_t)o->n || at >= n_ctx) break;
-        if (!s) s = feed(g, &g->id[g->n - 1], at, 1, true, err);
+    for (bool more = !s && !dil_cli_interrupted(); more && !s;) {
+        s = take_tokens(o, g, &more, err);
+        more = more && !dil_cli_interrupted();
+        if (more && !s) s = feed_ahead(o, g, err);
     }
     g->decode_sec = (double)(dil_now_ns() - start) * 1e-9;
     if (!s && !o->json) fputc('\n', stdout);
@@ -222,9 +268,9 @@ static dil_status print_json(const char *path, generation *g, dil_err *err)
     dil_stage_stats st = dil_stage_get_stats(g->stage);
     uint32_t steps = g->n > 1 ? g->n - 1 : 0;
     json_t *doc = json_pack(
-        "{s:i,s:s,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:s,s:i,s:f,s:f,s:f,s:f,s:{s:I,s:I,s:I,s:I}}", "version", 1, "model", path, "prompt",
+        "{s:i,s:s,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:s,s:s,s:i,s:f,s:f,s:f,s:f,s:{s:I,s:I,s:I,s:I}}", "version", 1, "model", path, "prompt",
         json_text(&g->given), "text", json_text(&g->text), "prompt_tokens", json_ids(g->prompt.id, g->prompt.n), "tokens",
-        json_ids(g->id, g->n), "n_prompt", (json_int_t)g->prompt.n, "n_generated", (json_int_t)g->n, "finish",
+        json_ids(g->id, g->n), "n_prompt", (json_int_t)g->prompt.n, "n_generated", (json_int_t)g->n, "n_guessed", (json_int_t)g->n_guessed, "n_right", (json_int_t)g->n_right, "finish",
         g->stopped ? "stop" : "length", "device", so->device, "threads", so->n_threads, "prefill_sec", g->prefill_sec, "decode_sec",
         g->decode_sec, "pp_tok_sec", g->prefill_sec > 0 ? (double)g->prompt.n / g->prefill_sec : 0.0, "tg_tok_sec",
         g->decode_sec > 0 ? steps / g->decode_sec : 0.0, "memory", "weight_bytes", (json_int_t)st.weight_bytes, "mapped_bytes",
@@ -246,6 +292,8 @@ static void close_all(generation *g)
     dil_buf_fini(&g->given);
     free(g->id);
     free(g->logits);
+    free(g->known);
+    dil__draft_free(g->draft);
 }
 
 static int run(int argc, char **argv)
@@ -265,6 +313,7 @@ static int run(int argc, char **argv)
         {"--device", 0, DIL_CLI_STR, &o.device, "NAME", "where to compute (default CPU)", 0, 0, NULL},
         {"--ids", 0, DIL_CLI_STR, &o.ids, "N,N", "token ids in place of a text", 0, 0, NULL},
         {"--logits", 0, DIL_CLI_STR, &o.logits, "FILE", "write the logits of every prompt token: float32 [tokens][vocabulary]", 0, 0, NULL},
+        {"--speculate", 0, DIL_CLI_STR, &o.speculate, "off|N|auto", "guess up to N tokens ahead from the text so far, check them in one pass; auto: as many as pay (auto)", 0, 0, NULL},
         {"--exact", 0, DIL_CLI_FLAG, &o.exact, NULL, "F32 cache and plain attention: the reference arithmetic, slower", 0, 0, NULL},
         {"--json", 0, DIL_CLI_FLAG, &o.json, NULL, "text, token ids, timings and memory as JSON, when done", 0, 0, NULL},
         DIL_CLI_END};
@@ -276,6 +325,7 @@ static int run(int argc, char **argv)
     if (!o.prompt && !o.ids) return dil_cli_usage("run: -p TEXT is missing (see dilemma run --help)");
     generation g = {0};
     dil_err err = {0};
+    if (!dil_cli_speculate(o.speculate, &o.depth)) return dil_cli_usage("run: --speculate is off, auto, or 1 to %d, not '%s'", DIL__DRAFT_MAX, o.speculate);
     dil_buf_init(&g.given, PROMPT_BYTES_MAX);
     dil_buf_init(&g.text, SIZE_MAX / 2);
     dil_status s = open_all(&o, pos.item[0], &g, &err);

@@ -45,7 +45,7 @@ static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *er
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
-    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *api_key_file = NULL;
+    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *api_key_file = NULL, *speculate = NULL;
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
@@ -55,6 +55,7 @@ static int run(int argc, char **argv)
         {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "this coordinator's key pair (dilemma keys path)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys and encryption"},
         {.name = "--deterministic", .kind = DIL_CLI_FLAG, .out = &v.deterministic, .help = "compute in fixed shapes: the same text however requests meet"},
+        {.name = "--speculate", .kind = DIL_CLI_STR, .out = &speculate, .arg = "off|N|auto", .help = "guess up to N tokens ahead from the text so far, check them in one pass; auto: as many as pay (auto)"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
         {.name = "--bind", .kind = DIL_CLI_STR, .out = &v.bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},
         {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &api_key_file, .arg = "FILE", .help = "ask for the key in its first line (default: $DILEMMA_API_KEY, else none)"},
@@ -74,6 +75,7 @@ static int run(int argc, char **argv)
     if (status >= 0) return status;
     if (!v.model) return dil_cli_usage("serve: --model FILE is missing");
     if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
+    if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
     char model_name[128], api_key[256];
     name_of_path(name ? name : v.model, model_name, sizeof model_name);
     v.name = model_name;

@@ -3,7 +3,23 @@
 
 #include "cli/cli.h"
 
+#include "net/draft.h"
+
+#include <stdlib.h>
 #include <string.h>
+
+bool dil_cli_speculate(const char *text, int *out)
+{
+    char *end;
+    long n = 0;
+    bool is_auto = !text || strcmp(text, "auto") == 0, off = text && strcmp(text, "off") == 0;
+    if (!is_auto && !off) {
+        n = strtol(text, &end, 10);
+        if (end == text || *end || n < 0 || n > DIL__DRAFT_MAX) return false;
+    }
+    *out = is_auto ? DIL_SPECULATE_AUTO : (int)n;
+    return true;
+}
 
 typedef struct loaded {
     dil_gguf *gguf;
@@ -33,6 +49,7 @@ static dil_status load(loaded *m, const dil_cli_serving *v, dil_err *err)
     if (s == DIL_OK) s = dil_arch_read(m->gguf, &m->arch, err);
     if (s == DIL_OK) s = dil_tokenizer_new(m->gguf, &m->tok, err);
     if (s == DIL_OK) s = open_runner(m, v, err);
+    if (s == DIL_OK) dil_runner_speculate(m->runner, v->speculate);
     if (s == DIL_OK) s = dil_server_attach(m->server, m->runner, m->tok, err);
     if (s == DIL_OK && v->plan) s = dil_ring_wait_ready(m->runner, 3600, dil_cli_progress(), err);
     dil_cli_progress_done();

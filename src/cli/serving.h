@@ -12,10 +12,14 @@ typedef struct dil_cli_serving {
     int n_threads;
     uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */
     bool deterministic;
+    int speculate;                     /* dil_runner_speculate */
     const dil_plan *plan;              /* NULL: in this process */
     const dil_cluster *cluster;
     const dil_keypair *key;            /* NULL: nodes without keys */
 } dil_cli_serving;
+
+/* "off", "auto" (also NULL), or how many; false: none of them. */
+bool dil_cli_speculate(const char *text, int *out);
 
 /* Listens at once, loads, prints the address on standard output when ready, serves until Ctrl-C or SIGTERM. */
 dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err);

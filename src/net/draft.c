@@ -48,34 +48,35 @@ static void observe(dil__draft_stats *s, uint32_t class, bool right)
 
 /* --- cost ----------------------------------------------------------------------------------------------------------------- */
 
+/* What disturbs a measurement makes it longer: down is believed sooner than up. */
 static void approach(double *mean, double value)
 {
-    *mean += *mean > 0 ? (value - *mean) / 8 : value;
+    *mean += *mean > 0 ? (value - *mean) / (value < *mean ? 4 : 16) : value;
 }
 
 void dil__pace_note(dil__pace *p, uint32_t n_rows, double round_sec, double compute_sec, bool alone)
 {
-    uint32_t bit = 1u << n_rows % 32;
+    if (n_rows < 1 || n_rows > DIL__DRAFT_MAX + 1) return;
+    uint32_t bit = 1u << n_rows;
     bool first = !(p->known & bit);
     p->known |= bit;
     if (first) return;
     if (alone && round_sec > compute_sec) approach(&p->link_sec, round_sec - compute_sec);
-    if (n_rows == 1) approach(&p->row_sec, compute_sec);
-    else if (n_rows > 1 && p->row_sec > 0) {
-        double more = (compute_sec / p->row_sec - 1) / (n_rows - 1);
-        approach(&p->more, more < 0.02 ? 0.02 : more > 2 ? 2 : more);
-    }
+    approach(&p->rows_sec[n_rows], compute_sec);
+    double one = p->rows_sec[1];
+    if (n_rows > 1 && one > 0) p->more = (p->rows_sec[n_rows] / one - 1) / (n_rows - 1);
+    if (n_rows > 1 && p->more < 0.02) p->more = 0.02;
 }
 
 static double cost(const dil__pace *p, uint32_t n_guesses, uint32_t n_streams)
 {
-    double more = p->more > 0 ? p->more : FIRST_MORE;
-    return p->link_sec / (n_streams ? n_streams : 1) + p->row_sec * (1 + more * n_guesses);
+    double more = p->more > 0 ? p->more : FIRST_MORE, seen = p->rows_sec[1 + n_guesses];
+    return p->link_sec / (n_streams ? n_streams : 1) + (seen > 0 ? seen : p->rows_sec[1] * (1 + more * n_guesses));
 }
 
 static uint32_t best_depth(const dil__draft *d, const dil__pace *p, uint32_t n, uint32_t n_streams)
 {
-    if (p->row_sec <= 0) return 0;
+    if (p->rows_sec[1] <= 0) return 0;
     double best = GAIN_MIN / cost(p, 0, n_streams), expected = 1, chance = 1;
     uint32_t take = 0, k = 0;
     for (size_t i = 0; i < sizeof depths / sizeof *depths && depths[i] <= n; i++) {

@@ -20,8 +20,8 @@ typedef struct dil__draft_stats {
 
 typedef struct dil__pace { /* what works cost, measured; one a runner, zeroed */
     double link_sec;  /* of a work's round: what is not computing */
-    double row_sec;   /* computing a work of one row */
-    double more;      /* computing each further row, over row_sec; 0: not yet measured */
+    double rows_sec[DIL__DRAFT_MAX + 2]; /* computing a work of so many rows; 0: not yet measured */
+    double more;      /* each further row, over rows_sec[1], as last seen; 0: not yet */
     uint32_t known;   /* bits: work sizes that were seen; the first of a size is not counted, it builds a graph */
     dil__draft_stats stats;
 } dil__pace;

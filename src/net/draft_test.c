@@ -269,7 +269,7 @@ static void guesses_are_what_followed_the_last_time(void **state)
 static uint32_t depth_of(double link_sec, double more, uint32_t n_streams, uint32_t right_of_ten)
 {
     dil__draft *d = dil__draft_new(64);
-    dil__pace p = {.link_sec = link_sec, .row_sec = 0.014, .more = more};
+    dil__pace p = {.link_sec = link_sec, .rows_sec = {[1] = 0.014}, .more = more};
     int32_t text[64], out[DIL__DRAFT_MAX];
     for (int i = 0; i < 64; i++) text[i] = i % 20;
     for (uint32_t i = 0; i < 200; i++) {
@@ -296,7 +296,7 @@ static void as_many_are_guessed_as_pay(void **state)
         dil__pace_note(&p, 4, 0.095, 0.035, true);
         dil__pace_note(&p, 1, 0.5, 0.014, false);
     }
-    assert_true(fabs(p.link_sec - 0.06) < 1e-6 && fabs(p.row_sec - 0.014) < 1e-6 && fabs(p.more - 0.5) < 1e-6);
+    assert_true(fabs(p.link_sec - 0.06) < 1e-6 && fabs(p.rows_sec[1] - 0.014) < 1e-6 && fabs(p.more - 0.5) < 1e-6);
 }
 
 int main(void)

@@ -46,7 +46,8 @@ void dil__answer_whole(const dil__answer *a, const char *text, size_t len, const
                           : json_pack("{s:i, s:o, s:n, s:o}", "index", 0, "text", content, "logprobs", "finish_reason", finish_of(finish));
     json_object_set_new(doc, "choices", json_pack("[o]", choice));
     json_object_set_new(doc, "usage", usage_of(a));
-    json_object_set_new(doc, "timings", json_pack("{s:f, s:f}", "prefill_sec", a->prefill_sec, "decode_sec", a->decode_sec));
+    json_object_set_new(doc, "timings", json_pack("{s:f, s:f, s:I, s:I}", "prefill_sec", a->prefill_sec, "decode_sec", a->decode_sec, "guessed_tokens",
+                                                        (json_int_t)a->n_guessed, "accepted_tokens", (json_int_t)a->n_right));
     dump(doc, out);
 }
 

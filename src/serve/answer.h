@@ -8,7 +8,7 @@ typedef struct dil__answer {
     dil__api_kind kind;
     const char *id, *model;
     int64_t created_sec;
-    uint32_t n_prompt, n_generated;
+    uint32_t n_prompt, n_generated, n_guessed, n_right;
     double prefill_sec, decode_sec;
 } dil__answer;
 

@@ -137,6 +137,8 @@ static enum MHD_Result send_metrics(request *q)
     metric(&b, "failures_total", "counter", "Generations that ended with an error.", (double)st.failures);
     metric(&b, "prompt_tokens_total", "counter", "Prompt tokens taken in.", (double)st.tokens_in);
     metric(&b, "generated_tokens_total", "counter", "Tokens generated.", (double)st.tokens_out);
+    metric(&b, "guessed_tokens_total", "counter", "Tokens guessed ahead (speculation).", (double)st.n_guessed);
+    metric(&b, "accepted_tokens_total", "counter", "Guessed tokens that came.", (double)st.n_right);
     metric(&b, "recoveries_total", "counter", "Losses of a node or link that running requests survived.", st.n_recoveries);
     metric(&b, "requests_active", "gauge", "Generations that run.", st.n_active);
     metric(&b, "requests_queued", "gauge", "Generations that wait.", st.n_queued);

@@ -128,6 +128,8 @@ static void on_event(void *ctx, uint64_t id, const dil_gen_event *e)
     } else if (e->kind == DIL_GEN_DONE && !j->done) {
         j->answer.prefill_sec = e->prefill_sec;
         j->answer.decode_sec = e->decode_sec;
+        j->answer.n_guessed = e->n_guessed;
+        j->answer.n_right = e->n_right;
         if (e->finish == DIL_FINISH_CANCELED) {
             dil_err err;
             dil_fail(&err, DIL_ECANCELED, "the request was canceled");
