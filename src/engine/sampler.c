@@ -1,6 +1,8 @@
 /* Choosing the next token. Candidates are the k best by a partial sort; nucleus and min-p then cut that list. With top-k off the
  * best few thousand are tried first, against the probability of all; only where the cut is not among them is everything sorted, and
  * where nothing cuts nothing is. Greedy is the lowest id among the largest logits, so that text does not depend on how ties fall. */
+#include "engine/rows.h"
+
 #include <dilemma/engine.h>
 
 #include <math.h>
@@ -78,15 +80,6 @@ static const float *penalised(dil_sampler *s, const float *logits)
         *l -= s->opts.presence_penalty + s->opts.frequency_penalty * (float)s->count[i];
     }
     return s->logit;
-}
-
-static int32_t best(const float *logits, uint32_t n)
-{
-    uint32_t at = 0;
-    for (uint32_t i = 1; i < n; i++) {
-        if (logits[i] > logits[at]) at = i;
-    }
-    return (int32_t)at;
 }
 
 /* The worst of the kept candidates is on top; ties are worse with the larger id. */
@@ -167,7 +160,7 @@ static uint32_t candidates(dil_sampler *s, const float *logits)
 {
     const dil_sampler_opts *o = &s->opts;
     uint32_t k = kept_by_top_k(s);
-    float max = logits[best(logits, s->n_vocab)];
+    float max = logits[dil__row_argmax(logits, s->n_vocab)];
     if (k == s->n_vocab && !cuts_nucleus(o) && !(o->min_p > 0)) {
         weigh(o, s->heap, all_in_order(s->heap, logits, k), max);
         return k;
@@ -197,12 +190,10 @@ static int32_t draw(dil_sampler *s, const candidate *c, uint32_t n)
     return c[n - 1].id;
 }
 
-static float log_prob(const float *logits, uint32_t n, int32_t id)
+static float log_prob(const dil_sampler *s, const float *logits, int32_t id)
 {
-    float max = logits[best(logits, n)];
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) sum += exp((double)(logits[i] - max));
-    return (float)((double)(logits[id] - max) - log(sum));
+    float max = logits[dil__row_argmax(logits, s->n_vocab)];
+    return (float)((double)logits[id] - dil__row_log_sum_exp(logits, s->n_vocab, max));
 }
 
 int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
@@ -210,11 +201,11 @@ int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
     const float *l = penalised(s, logits);
     int32_t id;
     if (s->opts.temperature <= 0) {
-        id = best(l, s->n_vocab);
+        id = (int32_t)dil__row_argmax(l, s->n_vocab);
     } else {
         id = draw(s, s->heap, candidates(s, l));
     }
-    if (logprob) *logprob = log_prob(logits, s->n_vocab, id);
+    if (logprob) *logprob = log_prob(s, logits, id);
     return id;
 }
 

@@ -1,4 +1,6 @@
 /* The sampler against its definition: frequencies of many draws, greedy ties, truncations, penalties. */
+#include "engine/rows.h"
+
 #include <dilemma/engine.h>
 
 #include <math.h>
@@ -26,6 +28,26 @@ static void greedy_takes_the_lowest_id_among_equals(void **state)
     double z = 3 * exp(5) + exp(1) + exp(2) + exp(-1);
     assert_float_equal(lp, (float)log(exp(5) / z), 1e-6f);
     dil_sampler_free(s);
+}
+
+static void reductions_over_a_row_are_those_of_the_definition(void **state)
+{
+    (void)state;
+    enum { MOST = 3001 };
+    static float x[MOST];
+    dil_rng rng;
+    dil_rng_init(&rng, 5);
+    for (uint32_t n = 1; n <= MOST; n = n < 40 ? n + 1 : n * 2 - 9) {
+        float spread = n % 3 ? 20.0f : 300.0f; /* what is far below the largest counts nothing */
+        for (uint32_t i = 0; i < n; i++) x[i] = spread * ((float)dil_rng_unit(&rng) - 0.7f);
+        if (n % 4 == 0) x[n - 1] = x[n / 2] = 1000; /* equals: the first */
+        uint32_t most = 0;
+        double sum = 0;
+        for (uint32_t i = 1; i < n; i++) most = x[i] > x[most] ? i : most;
+        for (uint32_t i = 0; i < n; i++) sum += exp((double)(x[i] - x[most]));
+        assert_int_equal(dil__row_argmax(x, n), most);
+        assert_true(fabs(dil__row_log_sum_exp(x, n, x[most]) - (double)x[most] - log(sum)) < 1e-6);
+    }
 }
 
 /* Draws under o follow softmax(l / temperature) restricted to `kept`. */
@@ -175,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_skipped_sampler_goes_on_as_the_first_did),
+        cmocka_unit_test(reductions_over_a_row_are_those_of_the_definition),
         cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
         cmocka_unit_test(draws_follow_the_truncated_distribution),
         cmocka_unit_test(a_long_tail_is_drawn_from_too),
