@@ -22,7 +22,14 @@ typedef struct dil_gen_req {
     dil_sampler_opts sampler;
     const int32_t *stop;   /* [n_stop] ids that end the text (end of generation); not reported as tokens; copied */
     size_t n_stop;
+    uint32_t n_top;        /* most probable tokens reported with each token, 0 to DIL_GEN_TOP_MAX */
 } dil_gen_req;
+
+#define DIL_GEN_TOP_MAX 20
+typedef struct dil_gen_alt {
+    int32_t token;
+    float logprob;         /* natural log of its probability, before penalties, temperature and truncation */
+} dil_gen_alt;
 
 typedef enum dil_gen_kind { DIL_GEN_TOKEN, DIL_GEN_DONE, DIL_GEN_ERROR } dil_gen_kind;
 typedef enum dil_gen_finish { DIL_FINISH_STOP, DIL_FINISH_LENGTH, DIL_FINISH_CANCELED } dil_gen_finish;
@@ -31,6 +38,8 @@ typedef struct dil_gen_event {
     dil_gen_kind kind;
     int32_t token;           /* TOKEN */
     float logprob;           /* TOKEN: natural log of its probability */
+    const dil_gen_alt *top;  /* TOKEN: [n_top] the most probable ones, best first; borrowed for the call */
+    uint32_t n_top;
     dil_gen_finish finish;   /* DONE */
     uint32_t n_prompt, n_generated;
     uint32_t n_guessed, n_right; /* DONE: tokens that were guessed ahead, and how many of them came */

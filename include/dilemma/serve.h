@@ -1,11 +1,11 @@
-/* dilemma/serve.h - the OpenAI-compatible HTTP server over a runner.
+/* dilemma/serve.h - the HTTP server over a runner: OpenAI's protocol and Ollama's.
  *
  *   dil_server_open(&opts, &srv, err);                       listens at once; /health says 503 and why
  *   dil_server_set_status(srv, "loading weights: 40 %");     ... open a runner ...
  *   dil_server_attach(srv, runner, tokenizer);               answers from here on
  *   dil_server_close(srv);  dil_runner_close(runner);
  *
- * Endpoints: GET /health, /metrics, /v1/models, /v1/models/NAME; POST /v1/completions, /v1/chat/completions (docs/SERVE.md).
+ * Endpoints: docs/SERVE.md.
  * One event-driven thread serves all connections, a second one watches deadlines and clients that hang up; waiting requests
  * cost no thread. Everything that comes from outside is bounded: see the limits below. */
 #ifndef DILEMMA_SERVE_H
@@ -29,16 +29,23 @@ typedef struct dil_serve_opts {
     const char *bind;         /* NULL: "127.0.0.1"; a numeric IPv4 or IPv6 address */
     uint16_t port;            /* 0: any free one, see dil_server_port */
     const char *model_name;   /* what /v1/models lists and requests name; borrowed for the call */
-    const char *api_key;      /* NULL: none is asked for; else "Authorization: Bearer KEY" on all but /health */
+    const char *const *api_keys; size_t n_api_keys; /* 0: none is asked for; else "Authorization: Bearer KEY" with one of them on
+                                                     * all but /health; at most 64, of at most 255 bytes */
+    const char *tls_cert_file, *tls_key_file; /* PEM; NULL: HTTP without TLS */
     uint32_t max_connections; /* 0: 256 */
 } dil_serve_opts;
 
 typedef struct dil_server dil_server;
 
-/* Errors: DIL_EBUSY (port in use), DIL_EUSAGE (no such address). Threads: starts two. */
+/* Errors: DIL_EBUSY (port in use), DIL_EUSAGE (no such address), DIL_EFORMAT (no certificate), DIL_ELIMIT (keys). Threads: starts two. */
 dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *err);
 uint16_t dil_server_port(const dil_server *s);
 void dil_server_set_status(dil_server *s, const char *why); /* what /health says until a runner is attached; any thread */
+typedef struct dil_serve_model { /* what Ollama's clients are told; 0 and NULL: unknown; copied */
+    const char *family, *quantization, *digest;
+    uint64_t n_bytes, n_params, n_ctx;
+} dil_serve_model;
+void dil_server_set_model(dil_server *s, const dil_serve_model *m); /* before attaching */
 /* Both are borrowed until dil_server_close. Once. */
 dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err);
 void dil_server_close(dil_server *s); /* cancels what runs; then the runner may be closed */

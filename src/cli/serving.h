@@ -7,7 +7,9 @@
 
 typedef struct dil_cli_serving {
     const char *model, *name;          /* file; what the API calls it */
-    const char *bind, *api_key, *device;
+    const char *bind, *device;
+    const char *api_key_file;          /* a key a line; NULL: $DILEMMA_API_KEY, else none */
+    const char *tls_cert_file, *tls_key_file;
     uint16_t port;
     int n_threads;
     uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */

@@ -148,7 +148,7 @@ static void a_work_is_used_where_it_lies(void **state)
     int32_t token[3] = {5, 6, 7}, pos[3] = {0, 1, 9}, seq[3] = {0, 0, 3};
     uint8_t want[3] = {0, 1, 1};
     dil_batch batch = {.n_tokens = 3, .token = token, .pos = pos, .seq = seq, .want = want};
-    dil__begin begin = {.slot = 3, .n_prompt = 5, .n_known = 9, .sampler = {.temperature = 0.5f, .top_k = 40, .top_p = 0.9f, .min_p = 0.1f, .repeat_penalty = 1.1f, .seed = 99}};
+    dil__begin begin = {.slot = 3, .n_top = 5, .n_prompt = 5, .n_known = 9, .sampler = {.temperature = 0.5f, .top_k = 40, .top_p = 0.9f, .min_p = 0.1f, .repeat_penalty = 1.1f, .seed = 99}};
     dil__work_head h = {.stage = 2, .n_tokens = 3, .n_begin = 1, .n_hidden = 4, .compute_ns = 123};
     size_t n = dil__work_bytes(&h);
     uint8_t *m = malloc(n);
@@ -167,6 +167,7 @@ static void a_work_is_used_where_it_lies(void **state)
     assert_int_equal(b.slot, 3);
     assert_int_equal(b.n_prompt, 5);
     assert_int_equal(b.n_known, 9);
+    assert_int_equal(b.n_top, 5);
     assert_memory_equal(&b.sampler, &begin.sampler, sizeof b.sampler);
     assert_int_equal(dil__work_get(&f, 9, 4, 100, 8, &v, &err), DIL_EFORMAT);  /* position 9 of a context of 9 */
     assert_int_equal(dil__work_get(&f, 16, 3, 100, 8, &v, &err), DIL_EFORMAT); /* sequence 3 of 3 */

@@ -17,9 +17,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#ifndef DILEMMA_VERSION
-#define DILEMMA_VERSION "0.1.0"
-#endif
 
 enum { JOBS_MAX = 256, WORKS_MAX = 256, SESSIONS_MAX = 16 };
 #define LEASE_NS INT64_C(30000000000) /* a coordinator that is silent for so long has lost its session */

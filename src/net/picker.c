@@ -5,13 +5,14 @@
  * is taken with its probability, and what is picked in its place has the distribution of the others. */
 #include "net/picker.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, dil_err *err)
 {
     *p = (dil__picker){.n_seq = n_seq, .n_vocab = n_vocab, .sampler = calloc(n_seq, sizeof *p->sampler), .from = calloc(n_seq, sizeof *p->from),
-                       .to = calloc(n_seq, sizeof *p->to)};
-    if (p->sampler && p->from && p->to) return DIL_OK;
+                       .to = calloc(n_seq, sizeof *p->to), .n_top = calloc(n_seq, sizeof *p->n_top)};
+    if (p->sampler && p->from && p->to && p->n_top) return DIL_OK;
     dil__picker_fini(p);
     return dil_fail(err, DIL_EMEMORY, "no memory for %u samplers", n_seq);
 }
@@ -22,6 +23,7 @@ void dil__picker_fini(dil__picker *p)
     free(p->sampler);
     free(p->from);
     free(p->to);
+    free(p->n_top);
     *p = (dil__picker){0};
 }
 
@@ -35,6 +37,7 @@ dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
     p->from[b->slot] = b->n_prompt;
     p->to[b->slot] = b->n_known;
     if (b->n_known > b->n_prompt) dil_sampler_skip(fresh, b->n_known - b->n_prompt);
+    p->n_top[b->slot] = b->n_top < DIL_GEN_TOP_MAX ? b->n_top : DIL_GEN_TOP_MAX;
     return DIL_OK;
 }
 
@@ -42,6 +45,23 @@ dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
 static bool follows(const dil_batch *b, uint32_t i)
 {
     return i > 0 && b->want[i] && b->want[i - 1] && b->seq[i] == b->seq[i - 1];
+}
+
+/* The most probable tokens by insertion: few are wanted, and hardly any of the vocabulary gets past the worst of them. */
+static void find_top(const float *logits, uint32_t n_vocab, uint32_t k, dil__row *row)
+{
+    uint32_t n = 0;
+    if (k > n_vocab) k = n_vocab;
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        if (n == k && logits[i] <= row->top[n - 1].logprob) continue;
+        uint32_t at = n < k ? n++ : k - 1;
+        for (; at > 0 && row->top[at - 1].logprob < logits[i]; at--) row->top[at] = row->top[at - 1];
+        row->top[at] = (dil_gen_alt){.token = (int32_t)i, .logprob = logits[i]};
+    }
+    double sum = 0, max = (double)row->top[0].logprob;
+    for (uint32_t i = 0; i < n_vocab; i++) sum += exp((double)logits[i] - max);
+    for (uint32_t i = 0; i < n; i++) row->top[i].logprob = (float)((double)row->top[i].logprob - max - log(sum));
+    row->n_top = n;
 }
 
 dil_status dil__picker_pick(dil__picker *p, const dil_batch *b, const float *logits, dil__row *rows, uint32_t *n_rows, dil_err *err)
@@ -57,6 +77,7 @@ dil_status dil__picker_pick(dil__picker *p, const dil_batch *b, const float *log
         wrong = wrong && follows(b, i);
         rows[n] = (dil__row){.token = -1};
         if (!wrong) {
+            if (p->n_top[slot]) find_top(logits + (size_t)n * p->n_vocab, p->n_vocab, p->n_top[slot], &rows[n]);
             rows[n].token = dil_sampler_pick(p->sampler[slot], logits + (size_t)n * p->n_vocab, &rows[n].logprob);
             dil_sampler_accept(p->sampler[slot], rows[n].token);
         }

@@ -7,6 +7,7 @@
 typedef struct dil__picker {
     dil_sampler **sampler; /* [n_seq], NULL: the slot never began */
     uint32_t *from, *to;   /* [n_seq] positions of tokens that were picked before the slot began: accepted as they pass */
+    uint32_t *n_top;       /* [n_seq] */
     uint32_t n_seq, n_vocab;
 } dil__picker;
 

@@ -18,6 +18,7 @@ enum {
 typedef struct dil__begin { /* a slot starts over, with this sampler */
     uint32_t slot;
     uint32_t n_prompt, n_known; /* of a stream that goes on: tokens at n_prompt..n_known-1 were picked before; equal for a new one */
+    uint32_t n_top;          /* alternatives wanted with each token, <= DIL_GEN_TOP_MAX */
     dil_sampler_opts sampler;
 } dil__begin;
 
@@ -33,6 +34,8 @@ typedef struct dil__work {
 typedef struct dil__row {
     int32_t token; /* -1: void */
     float logprob;
+    uint32_t n_top;
+    dil_gen_alt top[DIL_GEN_TOP_MAX];
 } dil__row;
 
 typedef enum dil__pipe_event_kind {

@@ -29,6 +29,7 @@ typedef struct request {
     int32_t *stop;
     size_t n_stop;
     dil_sampler_opts sampler;
+    uint32_t n_top;
     dil_gen_fn *fn;
     void *ctx;
     uint32_t n_flying; /* works in flight that hold tokens of it */
@@ -145,7 +146,7 @@ static void take_token(dil_runner *r, request *q, const dil__row *row)
     }
     q->tokens[q->n_known++] = row->token;
     atomic_fetch_add(&r->tokens_out, 1);
-    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = row->token, .logprob = row->logprob,
+    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = row->token, .logprob = row->logprob, .top = row->top, .n_top = row->n_top,
                                           .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt});
     if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
 }
@@ -254,7 +255,7 @@ static flight *free_flight(dil_runner *r)
 static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint32_t n)
 {
     request *q = r->slot[slot];
-    if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .n_prompt = q->n_prompt, .n_known = q->n_known, .sampler = q->sampler};
+    if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .n_prompt = q->n_prompt, .n_known = q->n_known, .n_top = q->n_top, .sampler = q->sampler};
     q->begun = true;
     for (uint32_t k = 0; k < n; k++) {
         uint32_t at = w->batch.n_tokens++, p = q->n_fed + k;
@@ -544,6 +545,7 @@ static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen
     if (req->n_stop) memcpy(q->stop, req->stop, req->n_stop * sizeof *q->stop);
     q->n_stop = req->n_stop;
     q->sampler = req->sampler;
+    q->n_top = req->n_top < DIL_GEN_TOP_MAX ? req->n_top : DIL_GEN_TOP_MAX;
     q->fn = fn;
     q->ctx = ctx;
     q->submit_ns = dil_now_ns();

@@ -84,7 +84,7 @@ static dil_status fake_submit(dil__pipe *p, const dil__work *w, dil_err *err)
         f->kv[s][f->len[s]++] = w->batch.token[i];
         if (i == 0 || s != w->batch.seq[i - 1]) seqs++;
         note_shape(f, w, i);
-        if (w->batch.want[i]) a.rows[a.n_rows++] = (dil__row){oracle(f->kv[s], f->len[s]), -1.0f};
+        if (w->batch.want[i]) a.rows[a.n_rows++] = (dil__row){.token = oracle(f->kv[s], f->len[s]), .logprob = -1.0f};
     }
     assert_true(w->batch.n_tokens <= CHUNK);
     if (seqs > 1) atomic_store(&f->seen_decode_group, seqs);

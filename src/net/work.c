@@ -1,7 +1,7 @@
 /* The frames of the decode path. They are laid out so that token ids, positions and hidden states can be used where they
  * lie in the received message: nothing is copied or allocated between the socket and the engine.
  *
- *   header 32 | stage n_tokens n_begin n_hidden (4 each) | compute_ns 8 | begins 48 each | tokens, positions, sequences
+ *   header 32 | stage n_tokens n_begin n_hidden (4 each) | compute_ns 8 | begins 52 each | tokens, positions, sequences
  *   (4 each) | wants (1 each) | zeros up to a multiple of 8 | hidden states F32 */
 #include "net/message.h"
 
@@ -12,7 +12,7 @@
 #error "the arrays of a WORK frame are used in place: a big-endian machine needs a copy here"
 #endif
 
-enum { HEAD = DIL_FRAME_HEADER_BYTES + 24, BEGIN = 48 };
+enum { HEAD = DIL_FRAME_HEADER_BYTES + 24, BEGIN = 52 };
 
 static size_t hidden_offset(const dil__work_head *h)
 {
@@ -40,7 +40,8 @@ static uint8_t *append_begin(uint8_t *p, const dil__begin *b)
     p = append(p, &b->n_known, 4);
     p = append(p, &o->top_k, 4);
     p = append(p, f, sizeof f);
-    return append(p, &o->seed, 8);
+    p = append(p, &o->seed, 8);
+    return append(p, &b->n_top, 4);
 }
 
 void dil__work_put(uint8_t *out, uint64_t session, uint64_t id, uint32_t epoch, const dil__work_head *h, const dil_batch *b,
@@ -88,6 +89,7 @@ static dil_status check_batch(dil__work_view *v, uint32_t n_ctx, uint32_t n_seq,
         dil__begin begins = dil__work_begin(v, i);
         if (begins.slot >= n_seq) return bad(err, "a sequence begins that does not exist");
         if (begins.n_prompt > begins.n_known || begins.n_known > n_ctx) return bad(err, "a sequence begins with more tokens than the context holds");
+        if (begins.n_top > DIL_GEN_TOP_MAX) return bad(err, "more alternatives are wanted than there may be");
     }
     if (v->n_want > n_seq + DIL__DRAFT_MAX) return bad(err, "more tokens are wanted than sequences and guesses give");
     return DIL_OK;
@@ -134,6 +136,7 @@ dil__begin dil__work_begin(const dil__work_view *v, uint32_t i)
     o->presence_penalty = dil_get_f32(&r);
     o->frequency_penalty = dil_get_f32(&r);
     o->seed = dil_get_u64(&r);
+    b.n_top = dil_get_u32(&r);
     return b;
 }
 
@@ -145,6 +148,11 @@ bool dil__msg_result(dil_buf *b, uint64_t session, uint64_t id, uint32_t epoch, 
     for (uint32_t i = 0; i < n; i++) {
         dil_put_i32(b, rows[i].token);
         dil_put_f32(b, rows[i].logprob);
+        dil_put_u32(b, rows[i].n_top);
+        for (uint32_t k = 0; k < rows[i].n_top; k++) {
+            dil_put_i32(b, rows[i].top[k].token);
+            dil_put_f32(b, rows[i].top[k].logprob);
+        }
     }
     return dil_frame_end(b);
 }
@@ -153,10 +161,15 @@ dil_status dil__msg_get_result(const dil_frame *f, uint64_t *compute_ns, dil__ro
 {
     dil_rd r = dil_frame_body(f);
     uint64_t ns = dil_get_u64(&r);
-    uint32_t count = dil_get_count(&r, cap, 8);
+    uint32_t count = dil_get_count(&r, cap, 12);
     for (uint32_t i = 0; i < count; i++) {
         rows[i].token = dil_get_i32(&r);
         rows[i].logprob = dil_get_f32(&r);
+        rows[i].n_top = dil_get_count(&r, DIL_GEN_TOP_MAX, 8);
+        for (uint32_t k = 0; k < rows[i].n_top; k++) {
+            rows[i].top[k].token = dil_get_i32(&r);
+            rows[i].top[k].logprob = dil_get_f32(&r);
+        }
     }
     if (!dil_rd_done(&r)) return dil_fail(err, DIL_EFORMAT, "RESULT: malformed");
     *compute_ns = ns;

@@ -1,6 +1,6 @@
-/* Request bodies of /v1/completions and /v1/chat/completions. What we cannot do is refused by name rather than ignored:
- * a client that asks for two answers or for tools must not believe that it got them. Unknown members are ignored, as the
- * API's own servers do. */
+/* Request bodies of OpenAI's /v1/completions and /v1/chat/completions and Ollama's /api/generate and /api/chat. What we cannot
+ * do is refused by name rather than ignored: a client that asks for tools or pictures must not believe that it got them.
+ * Unknown members are ignored, as the APIs' own servers do. */
 #include "serve/api.h"
 
 #include "base/json.h"
@@ -10,13 +10,14 @@
 
 typedef struct reader {
     dil__api_req *req;
+    const json_t *from; /* where members are looked up: the body, or Ollama's "options" */
     const char *param; /* being looked at */
     dil_err *err;
 } reader;
 
 static const json_t *member(reader *r, const char *key)
 {
-    const json_t *v = json_object_get(r->req->doc, key);
+    const json_t *v = json_object_get(r->from, key);
     r->param = key;
     return json_is_null(v) ? NULL : v;
 }
@@ -185,28 +186,39 @@ static dil_status read_sampler(reader *r)
     return DIL_OK;
 }
 
+/* "logprobs" is a flag with "top_logprobs" beside it in a chat, and the number of alternatives in a completion. */
+static dil_status read_logprobs(reader *r)
+{
+    dil__api_req *q = r->req;
+    json_int_t n = -1;
+    if (q->form == DIL_API_OPENAI_COMPLETION) {
+        if (json_is_false(member(r, "logprobs"))) return DIL_OK;
+        dil_status s = read_int(r, "logprobs", 0, DIL_GEN_TOP_MAX, &n);
+        q->logprobs = n >= 0;
+        q->n_top = n > 0 ? (uint32_t)n : 0;
+        return s;
+    }
+    dil_status s = read_bool(r, "logprobs", &q->logprobs);
+    if (s == DIL_OK) s = read_int(r, "top_logprobs", 0, DIL_GEN_TOP_MAX, &n);
+    if (s == DIL_OK && n > 0 && !q->logprobs) return dil_fail(r->err, DIL_EFORMAT, "top_logprobs wants \"logprobs\": true");
+    if (s == DIL_OK && n > 0) q->n_top = (uint32_t)n;
+    return s;
+}
+
 /* Members whose ordinary value we accept and whose other values would change the answer's shape or meaning. */
 static dil_status refuse_unsupported(reader *r)
 {
-    static const char *const only_one[] = {"n", "best_of"};
     static const char *const absent[] = {"tools", "tool_choice", "functions", "function_call", "logit_bias", "suffix", "audio", "modalities"};
-    static const char *const off[] = {"logprobs", "echo", "top_logprobs"};
-    for (size_t i = 0; i < sizeof only_one / sizeof only_one[0]; i++) {
-        const json_t *v = member(r, only_one[i]);
-        if (v && !(json_is_integer(v) && json_integer_value(v) == 1))
-            return dil_fail(r->err, DIL_EUNSUPPORTED, "%s other than 1 is not supported; send one request each", only_one[i]);
-    }
+    const json_t *best_of = member(r, "best_of");
+    if (best_of && json_integer_value(best_of) != 1) return dil_fail(r->err, DIL_EUNSUPPORTED, "best_of other than 1 is not supported");
     for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
         const json_t *v = member(r, absent[i]);
         bool empty = (json_is_array(v) && json_array_size(v) == 0) || (json_is_object(v) && json_object_size(v) == 0) ||
                      (json_is_string(v) && (json_string_length(v) == 0 || strcmp(json_string_value(v), "none") == 0));
         if (v && !empty) return dil_fail(r->err, DIL_EUNSUPPORTED, "%s is not supported", absent[i]);
     }
-    for (size_t i = 0; i < sizeof off / sizeof off[0]; i++) {
-        const json_t *v = member(r, off[i]);
-        if (v && !json_is_false(v) && !(json_is_integer(v) && json_integer_value(v) == 0))
-            return dil_fail(r->err, DIL_EUNSUPPORTED, "%s is not supported", off[i]);
-    }
+    const json_t *echo = member(r, "echo");
+    if (echo && !json_is_false(echo)) return dil_fail(r->err, DIL_EUNSUPPORTED, "echo is not supported");
     const json_t *format = member(r, "response_format");
     const char *type = json_string_value(json_object_get(format, "type"));
     if (format && (!type || strcmp(type, "text") != 0))
@@ -214,17 +226,18 @@ static dil_status refuse_unsupported(reader *r)
     return DIL_OK;
 }
 
-static dil_status read_all(reader *r)
+static dil_status read_openai(reader *r)
 {
     dil__api_req *q = r->req;
-    const json_t *model = member(r, "model");
-    if (model && !json_is_string(model)) return dil_fail(r->err, DIL_EFORMAT, "model must be a text");
-    q->model = json_string_value(model);
     dil_status s = q->kind == DIL_API_CHAT ? read_messages(r) : read_prompt(r);
     json_int_t max_tokens = 0;
     if (s == DIL_OK) s = read_int(r, "max_tokens", 1, DIL_API_TOKENS_MAX, &max_tokens);
     if (s == DIL_OK) s = read_int(r, "max_completion_tokens", 1, DIL_API_TOKENS_MAX, &max_tokens);
     q->max_tokens = (uint32_t)max_tokens;
+    json_int_t n = 1;
+    if (s == DIL_OK) s = read_int(r, "n", 1, DIL_API_CHOICES_MAX, &n);
+    q->n = (uint32_t)n;
+    if (s == DIL_OK) s = read_logprobs(r);
     if (s == DIL_OK) s = read_sampler(r);
     if (s == DIL_OK) s = read_stop(r);
     if (s == DIL_OK) s = read_bool(r, "stream", &q->stream);
@@ -235,15 +248,109 @@ static dil_status read_all(reader *r)
     return s;
 }
 
-dil_status dil__api_parse(dil__api_kind kind, const char *body, size_t len, dil__api_req *out, const char **param, dil_err *err)
+/* --- Ollama ------------------------------------------------------------------------------------------------------------- */
+
+/* "prompt" and "system" as the conversation that they stand for; with "raw" the prompt alone, as it is. */
+static dil_status read_generate(reader *r)
+{
+    dil__api_req *q = r->req;
+    bool raw = false;
+    dil_status s = read_bool(r, "raw", &raw);
+    const json_t *system = member(r, "system"), *prompt = member(r, "prompt");
+    if (s != DIL_OK) return s;
+    if (prompt && !json_is_string(prompt)) return dil_fail(r->err, DIL_EFORMAT, "prompt must be a text");
+    if (!json_string_length(prompt)) {
+        q->only_loads = true;
+        return DIL_OK;
+    }
+    if (raw) {
+        q->kind = DIL_API_COMPLETION;
+        q->prompt = json_string_value(prompt);
+        q->prompt_len = json_string_length(prompt);
+        return DIL_OK;
+    }
+    r->param = "system";
+    if (system && !json_is_string(system)) return dil_fail(r->err, DIL_EFORMAT, "system must be a text");
+    q->msgs = dil_arena_push(q->arena, 2, sizeof *q->msgs);
+    if (!q->msgs) return out_of_memory(r);
+    if (json_string_length(system))
+        q->msgs[q->n_msgs++] = (dil_chat_msg){"system", json_string_value(system), json_string_length(system)};
+    q->msgs[q->n_msgs++] = (dil_chat_msg){"user", json_string_value(prompt), json_string_length(prompt)};
+    return DIL_OK;
+}
+
+static dil_status refuse_unsupported_ollama(reader *r)
+{
+    static const char *const absent[] = {"tools", "images", "suffix", "template", "context"};
+    for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
+        const json_t *v = member(r, absent[i]);
+        bool empty = (json_is_array(v) && json_array_size(v) == 0) || (json_is_string(v) && json_string_length(v) == 0);
+        if (v && !empty) return dil_fail(r->err, DIL_EUNSUPPORTED, "%s is not supported", absent[i]);
+    }
+    const json_t *format = member(r, "format");
+    if (format && !(json_is_string(format) && json_string_length(format) == 0))
+        return dil_fail(r->err, DIL_EUNSUPPORTED, "format is not supported");
+    if (json_is_true(member(r, "think"))) return dil_fail(r->err, DIL_EUNSUPPORTED, "think is not supported");
+    size_t i;
+    const json_t *m;
+    json_array_foreach(member(r, "messages"), i, m) {
+        if (json_array_size(json_object_get(m, "images")) > 0) return dil_fail(r->err, DIL_EUNSUPPORTED, "messages[%zu]: images are not supported", i);
+    }
+    return DIL_OK;
+}
+
+static dil_status read_ollama_options(reader *r)
+{
+    dil__api_req *q = r->req;
+    const json_t *options = member(r, "options");
+    if (!options) return DIL_OK;
+    if (!json_is_object(options)) return dil_fail(r->err, DIL_EFORMAT, "options must be an object");
+    r->from = options;
+    json_int_t n = 0;
+    dil_status s = read_int(r, "num_predict", -2, DIL_API_TOKENS_MAX, &n); /* -1, -2: to the end of the context */
+    if (s == DIL_OK && n > 0) q->max_tokens = (uint32_t)n;
+    if (s == DIL_OK) s = read_sampler(r);
+    if (s == DIL_OK) s = read_stop(r);
+    r->from = q->doc;
+    return s;
+}
+
+static dil_status read_ollama(reader *r)
+{
+    dil__api_req *q = r->req;
+    q->stream = true;
+    q->sampler = (dil_sampler_opts){.temperature = 0.8f, .top_k = 40, .top_p = 0.9f, .repeat_penalty = 1};
+    dil_status s = read_bool(r, "stream", &q->stream);
+    if (s == DIL_OK && q->form == DIL_API_OLLAMA_GENERATE) s = read_generate(r);
+    else if (s == DIL_OK) {
+        const json_t *m = member(r, "messages");
+        q->only_loads = !m || (json_is_array(m) && json_array_size(m) == 0);
+        if (!q->only_loads) s = read_messages(r);
+    }
+    if (s == DIL_OK) s = read_ollama_options(r);
+    if (s == DIL_OK) s = refuse_unsupported_ollama(r);
+    return s;
+}
+
+static dil_status read_all(reader *r)
+{
+    dil__api_req *q = r->req;
+    const json_t *model = member(r, "model");
+    if (model && !json_is_string(model)) return dil_fail(r->err, DIL_EFORMAT, "model must be a text");
+    q->model = json_string_value(model);
+    return q->form < DIL_API_OLLAMA_GENERATE ? read_openai(r) : read_ollama(r);
+}
+
+dil_status dil__api_parse(dil__api_form form, const char *body, size_t len, dil__api_req *out, const char **param, dil_err *err)
 {
     if (param) *param = NULL;
     if (len > DIL_API_BODY_MAX) return dil_fail(err, DIL_ELIMIT, "the body has %zu bytes, at most %u", len, DIL_API_BODY_MAX);
     /* The API's defaults, not ours. */
-    dil__api_req q = {.kind = kind, .sampler = {.temperature = 1, .top_p = 1, .repeat_penalty = 1}};
+    dil__api_req q = {.form = form, .kind = form == DIL_API_OPENAI_COMPLETION ? DIL_API_COMPLETION : DIL_API_CHAT, .n = 1, .sampler = {.temperature = 1, .top_p = 1, .repeat_penalty = 1}};
     reader r = {.req = &q, .err = err};
     dil_status s = dil__json_parse("request body", body, len, &q.doc, err);
     if (s == DIL_OK && !json_is_object(q.doc)) s = dil_fail(err, DIL_EFORMAT, "the body must be a JSON object");
+    r.from = q.doc;
     if (s == DIL_OK && !(q.arena = dil_arena_new(4 * (size_t)DIL_API_BODY_MAX))) s = out_of_memory(&r);
     if (s == DIL_OK) s = read_all(&r);
     if (s == DIL_OK) {

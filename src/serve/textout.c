@@ -102,16 +102,20 @@ bool dil__textout_push(dil__textout *t, const char *bytes, size_t len, dil_buf *
     size_t at = find_stop(t);
     if (at != SIZE_MAX) {
         send_text(t->held.data, at, false, out);
+        t->n_out += at;
         t->held.len = 0;
         t->stopped = true;
         return true;
     }
-    drop_front(&t->held, send_text(t->held.data, t->held.len - tail_of_stop(t), true, out));
+    size_t sent = send_text(t->held.data, t->held.len - tail_of_stop(t), true, out);
+    drop_front(&t->held, sent);
+    t->n_out += sent;
     return false;
 }
 
 void dil__textout_flush(dil__textout *t, dil_buf *out)
 {
     if (t->held.len > 0) send_text(t->held.data, t->held.len, false, out);
+    t->n_out += t->held.len;
     t->held.len = 0;
 }

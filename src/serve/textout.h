@@ -14,6 +14,7 @@ typedef struct dil__textout {
     const char *stop[DIL_TEXTOUT_STOPS_MAX]; /* borrowed */
     size_t stop_len[DIL_TEXTOUT_STOPS_MAX], n_stop;
     dil_buf held; /* bytes that were pushed and not sent */
+    size_t n_out; /* pushed bytes that came out as text */
     bool stopped;
 } dil__textout;
 

@@ -1,0 +1,227 @@
+/* What is answered at once: state, metrics, and what the two protocols tell about the model. */
+#include "serve/server.h"
+
+#include "base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* --- sending ------------------------------------------------------------------------------------------------------------ */
+
+void dil__send_headers(dil__request *q, struct MHD_Response *r, int http, const char *type)
+{
+    MHD_add_response_header(r, "Content-Type", type);
+    MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
+    MHD_add_response_header(r, "X-Request-Id", q->id);
+    if (http == 429 || http == 503) MHD_add_response_header(r, "Retry-After", "1");
+    if (http == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
+    if (http == 405) MHD_add_response_header(r, "Allow", strcmp(q->to->method, "GET") == 0 ? "GET, HEAD" : q->to->method);
+    q->status = http;
+    pthread_mutex_lock(&q->s->lock);
+    q->s->n_responses[http / 100]++;
+    pthread_mutex_unlock(&q->s->lock);
+}
+
+enum MHD_Result dil__send(dil__request *q, int http, const char *type, dil_buf *b)
+{
+    if (b->failed) {
+        dil_buf_fini(b);
+        return MHD_NO;
+    }
+    struct MHD_Response *r = MHD_create_response_from_buffer(b->len, (void *)(uintptr_t)dil_buf_str(b), MHD_RESPMEM_MUST_COPY);
+    dil_buf_fini(b);
+    if (!r) return MHD_NO;
+    dil__send_headers(q, r, http, type);
+    enum MHD_Result res = MHD_queue_response(q->conn, (unsigned)http, r);
+    MHD_destroy_response(r);
+    return res;
+}
+
+enum MHD_Result dil__send_error(dil__request *q, int http, const char *param, const char *code, const char *message)
+{
+    dil_buf b;
+    dil_buf_init(&b, 1u << 16);
+    dil__answer_error(q->to ? q->to->form : DIL_API_OPENAI_CHAT, http, message, param, code, &b);
+    return dil__send(q, http, "application/json", &b);
+}
+
+enum MHD_Result dil__send_json(dil__request *q, int http, json_t *doc)
+{
+    dil_buf b;
+    dil_buf_init(&b, 16u << 20);
+    char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
+    if (text) dil_buf_printf(&b, "%s\n", text);
+    else b.failed = true;
+    free(text);
+    json_decref(doc);
+    return dil__send(q, http, "application/json", &b);
+}
+
+/* --- state ---------------------------------------------------------------------------------------------------------------- */
+
+void dil__server_state(dil_server *s, dil_runner_state *st)
+{
+    memset(st, 0, sizeof *st);
+    pthread_mutex_lock(&s->lock);
+    bool attached = s->attached;
+    snprintf(st->why, sizeof st->why, "%s", s->why);
+    pthread_mutex_unlock(&s->lock);
+    if (attached) s->backend.state(s->backend.ctx, st);
+}
+
+static enum MHD_Result page_health(dil__request *q)
+{
+    dil_runner_state st;
+    dil__server_state(q->s, &st);
+    if (st.ready)
+        return dil__send_json(q, 200, json_pack("{s:s, s:s, s:I, s:I}", "status", "ok", "model", q->s->model.name, "active",
+                                                (json_int_t)st.n_active, "queued", (json_int_t)st.n_queued));
+    if (st.recovering)
+        return dil__send_json(q, 503, json_pack("{s:s, s:s, s:s, s:f, s:I, s:I, s:s}", "status", "recovering", "model", q->s->model.name, "node",
+                                                st.node, "since_sec", st.recovering_sec, "active", (json_int_t)st.n_active, "queued",
+                                                (json_int_t)st.n_queued, "reason", st.why));
+    return dil__send_json(q, 503, json_pack("{s:s, s:s, s:s}", "status", "not ready", "model", q->s->model.name, "reason",
+                                            st.why[0] ? st.why : "starting"));
+}
+
+static void metric(dil_buf *b, const char *name, const char *type, const char *help, double value)
+{
+    dil_buf_printf(b, "# HELP dilemma_%s %s\n# TYPE dilemma_%s %s\ndilemma_%s %.9g\n", name, help, name, type, name, value);
+}
+
+static enum MHD_Result page_metrics(dil__request *q)
+{
+    dil_runner_state st;
+    dil__server_state(q->s, &st);
+    dil_buf b;
+    dil_buf_init(&b, 1u << 16);
+    metric(&b, "ready", "gauge", "1 when every stage is loaded and answers.", st.ready);
+    metric(&b, "requests_total", "counter", "Generations accepted.", (double)st.requests);
+    metric(&b, "failures_total", "counter", "Generations that ended with an error.", (double)st.failures);
+    metric(&b, "prompt_tokens_total", "counter", "Prompt tokens taken in.", (double)st.tokens_in);
+    metric(&b, "generated_tokens_total", "counter", "Tokens generated.", (double)st.tokens_out);
+    metric(&b, "guessed_tokens_total", "counter", "Tokens guessed ahead (speculation).", (double)st.n_guessed);
+    metric(&b, "accepted_tokens_total", "counter", "Guessed tokens that came.", (double)st.n_right);
+    metric(&b, "recoveries_total", "counter", "Losses of a node or link that running requests survived.", st.n_recoveries);
+    metric(&b, "requests_active", "gauge", "Generations that run.", st.n_active);
+    metric(&b, "requests_queued", "gauge", "Generations that wait.", st.n_queued);
+    metric(&b, "queue_limit", "gauge", "Generations that may wait; more are answered 429.", st.queue_max);
+    metric(&b, "token_seconds", "gauge", "Seconds a token of a running stream, smoothed.", st.token_sec);
+    dil_buf_printf(&b, "# HELP dilemma_http_responses_total Responses by class of status.\n# TYPE dilemma_http_responses_total counter\n");
+    pthread_mutex_lock(&q->s->lock);
+    for (int i = 2; i < 6; i++)
+        dil_buf_printf(&b, "dilemma_http_responses_total{class=\"%dxx\"} %llu\n", i, (unsigned long long)q->s->n_responses[i]);
+    pthread_mutex_unlock(&q->s->lock);
+    return dil__send(q, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
+}
+
+/* --- OpenAI's model list ------------------------------------------------------------------------------------------------------ */
+
+bool dil__model_is(const dil_server *s, const char *name)
+{
+    size_t n = strlen(s->model.name);
+    return strncmp(name, s->model.name, n) == 0 && (name[n] == 0 || strcmp(name + n, ":latest") == 0);
+}
+
+static json_t *model_doc(const dil_server *s)
+{
+    return json_pack("{s:s, s:s, s:I, s:s}", "id", s->model.name, "object", "model", "created", (json_int_t)s->created_sec, "owned_by", "dilemma");
+}
+
+static enum MHD_Result page_models(dil__request *q)
+{
+    return dil__send_json(q, 200, json_pack("{s:s, s:[o]}", "object", "list", "data", model_doc(q->s)));
+}
+
+static enum MHD_Result page_model(dil__request *q)
+{
+    if (!dil__model_is(q->s, q->word)) return dil__send_error(q, 404, "model", "model_not_found", "no such model; see /v1/models");
+    return dil__send_json(q, 200, model_doc(q->s));
+}
+
+/* --- Ollama's ------------------------------------------------------------------------------------------------------------------- */
+
+static enum MHD_Result page_version(dil__request *q)
+{
+    return dil__send_json(q, 200, json_pack("{s:s}", "version", DILEMMA_VERSION));
+}
+
+static json_t *details(const dil_server *s)
+{
+    char size[32] = "";
+    if (s->model.n_params >= 1000000000u) snprintf(size, sizeof size, "%.1fB", (double)s->model.n_params * 1e-9);
+    else if (s->model.n_params) snprintf(size, sizeof size, "%.0fM", (double)s->model.n_params * 1e-6);
+    return json_pack("{s:s, s:s, s:s, s:[s], s:s, s:s}", "parent_model", "", "format", "gguf", "family", s->model.family, "families", s->model.family,
+                     "parameter_size", size, "quantization_level", s->model.quantization);
+}
+
+static json_t *tag_doc(const dil_server *s)
+{
+    char when[32];
+    time_t sec = s->created_sec;
+    struct tm tm;
+    gmtime_r(&sec, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", s->model.name, "model", s->model.name, "modified_at", when, "size",
+                     (json_int_t)s->model.n_bytes, "digest", s->model.digest, "details", details(s));
+}
+
+static enum MHD_Result page_tags(dil__request *q)
+{
+    return dil__send_json(q, 200, json_pack("{s:[o]}", "models", tag_doc(q->s)));
+}
+
+static enum MHD_Result page_show(dil__request *q)
+{
+    json_t *doc = NULL;
+    dil_err err;
+    dil_status st = dil__json_parse("request body", dil_buf_str(&q->body), q->body.len, &doc, &err);
+    if (st != DIL_OK) return dil__send_error(q, 400, NULL, NULL, err.text);
+    const char *name = json_string_value(json_object_get(doc, "model"));
+    if (!name) name = json_string_value(json_object_get(doc, "name"));
+    bool known = name && dil__model_is(q->s, name);
+    json_decref(doc);
+    if (!known) return dil__send_error(q, name ? 404 : 400, "model", "model_not_found", name ? "no such model; see /api/tags" : "model must be a text");
+    const dil_server *s = q->s;
+    json_t *info = json_pack("{s:s, s:I}", "general.architecture", s->model.family, "general.parameter_count", (json_int_t)s->model.n_params);
+    if (s->model.family[0]) {
+        char key[96];
+        snprintf(key, sizeof key, "%s.context_length", s->model.family);
+        json_object_set_new(info, key, json_integer((json_int_t)s->model.n_ctx));
+    }
+    return dil__send_json(q, 200, json_pack("{s:s, s:s, s:s, s:o, s:o, s:[s]}", "modelfile", "", "parameters", "", "template", "", "details", details(s),
+                                            "model_info", info, "capabilities", "completion"));
+}
+
+/* --- the table ------------------------------------------------------------------------------------------------------------------- */
+
+const dil__route dil__routes[] = {
+    {"GET", "/health", true, page_health, DIL_API_OPENAI_CHAT},
+    {"GET", "/metrics", false, page_metrics, DIL_API_OPENAI_CHAT},
+    {"GET", "/v1/models", false, page_models, DIL_API_OPENAI_CHAT},
+    {"GET", "/v1/models/", false, page_model, DIL_API_OPENAI_CHAT},
+    {"POST", "/v1/completions", false, NULL, DIL_API_OPENAI_COMPLETION},
+    {"POST", "/v1/chat/completions", false, NULL, DIL_API_OPENAI_CHAT},
+    {"GET", "/api/version", false, page_version, DIL_API_OLLAMA_CHAT},
+    {"GET", "/api/tags", false, page_tags, DIL_API_OLLAMA_CHAT},
+    {"POST", "/api/show", false, page_show, DIL_API_OLLAMA_CHAT},
+    {"POST", "/api/generate", false, NULL, DIL_API_OLLAMA_GENERATE},
+    {"POST", "/api/chat", false, NULL, DIL_API_OLLAMA_CHAT},
+    {NULL, NULL, false, NULL, DIL_API_OPENAI_CHAT},
+};
+
+const dil__route *dil__route_find(const char *method, const char *path, bool *wrong_method)
+{
+    const dil__route *other = NULL;
+    for (const dil__route *r = dil__routes; r->method; r++) {
+        size_t n = strlen(r->path);
+        bool takes_word = n > 1 && r->path[n - 1] == '/';
+        if (takes_word ? strncmp(path, r->path, n) != 0 || !path[n] : strcmp(path, r->path) != 0) continue;
+        *wrong_method = false;
+        if (strcmp(method, r->method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(r->method, "GET") == 0)) return r;
+        other = r;
+    }
+    *wrong_method = other != NULL;
+    return other;
+}
