@@ -12,6 +12,8 @@ static void check(const dil__api_req *q)
 {
     if (!(q->sampler.temperature >= 0 && q->sampler.temperature <= 2 && q->sampler.top_p >= 0 && q->sampler.top_p <= 1)) abort();
     if (q->n_stop > DIL_API_STOPS_MAX || q->max_tokens > DIL_API_TOKENS_MAX) abort();
+    if (q->n < 1 || q->n > DIL_API_CHOICES_MAX || q->n_top > DIL_GEN_TOP_MAX) abort();
+    if (q->only_loads) return;
     if (q->kind == DIL_API_CHAT ? q->n_msgs == 0 : !q->prompt == !q->prompt_ids) abort();
     for (size_t i = 0; i < q->n_msgs; i++) {
         if (strlen(q->msgs[i].content) != q->msgs[i].content_len) abort();
@@ -34,11 +36,11 @@ static void assemble(const uint8_t *data, size_t len, size_t step, dil_buf *out)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    for (int kind = 0; kind < 2; kind++) {
+    for (int form = DIL_API_OPENAI_COMPLETION; form <= DIL_API_OLLAMA_CHAT; form++) {
         dil__api_req q;
         const char *param;
         dil_err err;
-        if (dil__api_parse(kind ? DIL_API_CHAT : DIL_API_COMPLETION, (const char *)data, len, &q, &param, &err) != DIL_OK) continue;
+        if (dil__api_parse((dil__api_form)form, (const char *)data, len, &q, &param, &err) != DIL_OK) continue;
         check(&q);
         dil__api_req_fini(&q);
     }

@@ -68,7 +68,7 @@ try:
         ("no JSON", 400, "/v1/chat/completions", "x"), ("another model", 404, "/v1/completions", {"model": "gpt-4", "prompt": "a"}),
         ("a prompt beyond the context", 400, "/v1/completions", {"prompt": "word " * 3000}),
         ("a token beyond the vocabulary", 400, "/v1/completions", {"prompt": [1 << 30]}),
-        ("two answers", 400, "/v1/completions", {"prompt": "a", "n": 2}), ("no endpoint", 404, "/v1/other", {})]:
+        ("too many answers", 400, "/v1/completions", {"prompt": "a", "n": 17}), ("no endpoint", 404, "/v1/other", {})]:
         s, b = request("POST", path, body)
         check(f"{what}: {status}", s == status and {"message", "type", "param", "code"} == set(b["error"]), s, b)
 

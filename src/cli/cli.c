@@ -7,10 +7,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 bool dil_cli_quiet;
-static bool verbose;
+static bool verbose, log_json;
 static volatile sig_atomic_t interrupted;
 
 /* Threads write to standard error, and the bar is its last line: both are under the stream's own lock. */
@@ -29,6 +30,54 @@ static void log_line(void *ctx, dil_log_level level, const char *module, const c
     flockfile(stderr);
     clear_bar();
     fprintf(stderr, "%s: %s: %s\n", module, name[level], text);
+    funlockfile(stderr);
+}
+
+static void json_string_to(FILE *to, const char *s, size_t n)
+{
+    fputc('"', to);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '"' || c == '\\') fprintf(to, "\\%c", c);
+        else if (c < ' ') fprintf(to, "\\u%04x", c);
+        else fputc(c, to);
+    }
+    fputc('"', to);
+}
+
+/* Words "name=value" of the text become members of their own, numbers as numbers. */
+static void json_words_to(FILE *to, const char *text)
+{
+    for (const char *w = text; *w;) {
+        size_t n = strcspn(w, " "), key = strspn(w, "abcdefghijklmnopqrstuvwxyz_");
+        if (key > 0 && key + 1 < n && w[key] == '=' && !(key == 4 && memcmp(w, "time", 4) == 0)) {
+            const char *v = w + key + 1;
+            size_t len = n - key - 1;
+            fprintf(to, ",\"%.*s\":", (int)key, w);
+            size_t digits = strspn(v, "0123456789"), end = digits + (v[digits] == '.' ? 1 + strspn(v + digits + 1, "0123456789") : 0);
+            bool number = digits > 0 && digits < 16 && end == len && v[len - 1] != '.' && (v[0] != '0' || digits == 1);
+            if (number) fprintf(to, "%.*s", (int)len, v);
+            else json_string_to(to, v, len);
+        }
+        w += n + strspn(w + n, " ");
+    }
+}
+
+static void log_json_line(void *ctx, dil_log_level level, const char *module, const char *text)
+{
+    (void)ctx;
+    static const char *const name[] = {"debug", "info", "warning", "error"};
+    int64_t ms = dil_wall_ms();
+    time_t sec = (time_t)(ms / 1000);
+    struct tm tm;
+    char when[32];
+    gmtime_r(&sec, &tm);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%S", &tm);
+    flockfile(stderr);
+    fprintf(stderr, "{\"time\":\"%s.%03dZ\",\"level\":\"%s\",\"module\":\"%s\",\"message\":", when, (int)(ms % 1000), name[level], module);
+    json_string_to(stderr, text, strlen(text));
+    json_words_to(stderr, text);
+    fputs("}\n", stderr);
     funlockfile(stderr);
 }
 
@@ -68,8 +117,8 @@ static void print_help(const char *cmd, const char *usage, const char *about, co
         }
         putchar('\n');
     }
-    printf("%-28sonly errors on standard error\n%-28smore on standard error\n%-28sthis text\n", "  --quiet", "  --verbose",
-           "  -h, --help");
+    printf("%-28sonly errors on standard error\n%-28smore on standard error\n%-28stext, or json: one object a line\n%-28sthis text\n", "  --quiet",
+           "  --verbose", "  --log-format F", "  -h, --help");
 }
 
 static const dil_cli_opt *find_opt(const dil_cli_opt *opts, const char *word, size_t len)
@@ -152,6 +201,12 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
             verbose = true;
             continue;
         }
+        if (strncmp(w, "--log-format", 12) == 0 && (!w[12] || w[12] == '=')) {
+            const char *f = w[12] ? w + 13 : i + 1 < argc ? argv[++i] : "";
+            if (strcmp(f, "json") != 0 && strcmp(f, "text") != 0) return dil_cli_usage("%s: --log-format is text or json, not '%s'", cmd, f);
+            log_json = strcmp(f, "json") == 0;
+            continue;
+        }
         const char *eq = w[1] == '-' ? strchr(w, '=') : NULL;
         size_t len = eq ? (size_t)(eq - w) : strlen(w);
         const dil_cli_opt *o = find_opt(opts, w, len);
@@ -170,7 +225,7 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
     }
     if ((pos ? pos->n : 0) < min_pos)
         return dil_cli_usage("%s: too few arguments; usage: dilemma %s %s", cmd, cmd, usage);
-    dil_log_set_sink(log_line, NULL, verbose ? DIL_LOG_DEBUG : dil_cli_quiet ? DIL_LOG_ERROR : DIL_LOG_INFO);
+    dil_log_set_sink(log_json ? log_json_line : log_line, NULL, verbose ? DIL_LOG_DEBUG : dil_cli_quiet ? DIL_LOG_ERROR : DIL_LOG_INFO);
     return -1;
 }
 

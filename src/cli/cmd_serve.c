@@ -14,25 +14,6 @@ static void name_of_path(const char *path, char *out, size_t cap)
     if (n > 5 && strcmp(out + n - 5, ".gguf") == 0) out[n - 5] = 0;
 }
 
-static dil_status read_api_key(const char *path, char *out, size_t cap, dil_err *err)
-{
-    const char *env = getenv("DILEMMA_API_KEY");
-    if (!path) {
-        snprintf(out, cap, "%s", env ? env : "");
-        return env && strlen(env) >= cap ? dil_fail(err, DIL_ELIMIT, "DILEMMA_API_KEY has more than %zu bytes", cap - 1) : DIL_OK;
-    }
-    dil_buf b;
-    dil_buf_init(&b, cap - 1);
-    dil_status s = dil_file_read(path, &b, err);
-    if (s == DIL_OK) {
-        snprintf(out, cap, "%s", dil_buf_str(&b));
-        out[strcspn(out, "\r\n")] = 0;
-        if (!out[0]) s = dil_fail(err, DIL_EFORMAT, "%s: no key in the first line", path);
-    }
-    dil_buf_fini(&b);
-    return s;
-}
-
 static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *err)
 {
     char path[4096];
@@ -45,7 +26,7 @@ static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *er
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
-    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *api_key_file = NULL, *speculate = NULL;
+    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *speculate = NULL;
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
@@ -58,7 +39,9 @@ static int run(int argc, char **argv)
         {.name = "--speculate", .kind = DIL_CLI_STR, .out = &speculate, .arg = "off|N|auto", .help = "guess up to N tokens ahead from the text so far, check them in one pass; auto: as many as pay (auto)"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
         {.name = "--bind", .kind = DIL_CLI_STR, .out = &v.bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},
-        {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &api_key_file, .arg = "FILE", .help = "ask for the key in its first line (default: $DILEMMA_API_KEY, else none)"},
+        {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &v.api_key_file, .arg = "FILE", .help = "ask for one of its keys, one a line (default: $DILEMMA_API_KEY, else none)"},
+        {.name = "--tls-cert", .kind = DIL_CLI_STR, .out = &v.tls_cert_file, .arg = "FILE", .help = "HTTPS with this certificate (chain), PEM"},
+        {.name = "--tls-key", .kind = DIL_CLI_STR, .out = &v.tls_key_file, .arg = "FILE", .help = "its private key, PEM"},
         {.name = "--name", .kind = DIL_CLI_STR, .out = &name, .arg = "NAME", .help = "what the API calls the model (the file's name)"},
         {.name = "--slots", .kind = DIL_CLI_INT, .out = &slots, .arg = "N", .help = "requests decoded at once (8, with --plan the plan's sequences)", .min = 1, .max = 256},
         {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "tokens of one request and its answer (2048; the plan's)", .min = 16, .max = 1 << 22},
@@ -66,17 +49,18 @@ static int run(int argc, char **argv)
         {.name = "--device", .kind = DIL_CLI_STR, .out = &v.device, .arg = "D", .help = "where to compute, without a plan (CPU)"},
         DIL_CLI_END};
     int status = dil_cli_parse(argc, argv, "--model F [--plan F --cluster F] [--port P]",
-                               "Answers the OpenAI HTTP API: /v1/models, /v1/completions, /v1/chat/completions (streaming and not), /health and\n"
-                               "/metrics; see docs/SERVE.md.\n\n"
+                               "Answers the HTTP APIs of OpenAI (/v1/models, /v1/completions, /v1/chat/completions) and Ollama (/api/chat, /api/generate,\n"
+                               "/api/tags), /health and /metrics; see docs/SERVE.md.\n\n"
                                "  dilemma serve --model model.gguf\n"
                                "  dilemma serve --model student.gguf --plan plan.json --cluster cluster.json --key coordinator.key\n"
                                "  curl localhost:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
                                opts, NULL, 0, 0);
     if (status >= 0) return status;
     if (!v.model) return dil_cli_usage("serve: --model FILE is missing");
+    if (!v.tls_cert_file != !v.tls_key_file) return dil_cli_usage("serve: --tls-cert and --tls-key go together");
     if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
     if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
-    char model_name[128], api_key[256];
+    char model_name[128];
     name_of_path(name ? name : v.model, model_name, sizeof model_name);
     v.name = model_name;
     v.port = (uint16_t)port;
@@ -85,8 +69,6 @@ static int run(int argc, char **argv)
     v.n_seq = (uint32_t)slots;
     dil_err err;
     dil_keypair key;
-    if (read_api_key(api_key_file, api_key, sizeof api_key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
-    v.api_key = api_key[0] ? api_key : NULL;
     if (plan && !insecure) {
         if (read_node_key(key_file, &key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
         v.key = &key;
@@ -104,4 +86,4 @@ static int run(int argc, char **argv)
     return s == DIL_OK ? 0 : dil_cli_fail("serve", &err);
 }
 
-const dil_cli_cmd dil_cli_serve = {"serve", "answer the OpenAI HTTP API", run};
+const dil_cli_cmd dil_cli_serve = {"serve", "answer the HTTP APIs of OpenAI and Ollama", run};

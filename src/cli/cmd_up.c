@@ -37,7 +37,7 @@ static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
     snprintf(name, sizeof name, "%s", slash ? slash + 1 : w->model);
     size_t n = strlen(name);
     if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) name[n - 5] = 0;
-    dil_cli_serving v = {.model = p->student_path, .name = name, .bind = w->bind, .api_key = getenv("DILEMMA_API_KEY"), .port = (uint16_t)w->port,
+    dil_cli_serving v = {.model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
                          .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .key = p->key};
     return dil_cli_serving_run(&v, err);
 }

@@ -5,6 +5,7 @@
 
 #include "net/draft.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,7 +28,50 @@ typedef struct loaded {
     dil_tokenizer *tok;
     dil_runner *runner;
     dil_server *server;
+    dil_buf keys;              /* text that key[] points into */
+    const char *key[64];
+    size_t n_keys;
 } loaded;
+
+/* A key a line; empty lines and lines that begin with # do not count. */
+static dil_status read_api_keys(const char *path, loaded *m, dil_err *err)
+{
+    const char *env = getenv("DILEMMA_API_KEY");
+    if (!path) {
+        if (env && env[0]) m->key[m->n_keys++] = env;
+        return DIL_OK;
+    }
+    dil_status s = dil_file_read(path, &m->keys, err);
+    if (s != DIL_OK) return s;
+    dil_buf_str(&m->keys);
+    char *rest = NULL;
+    for (char *p = strtok_r((char *)m->keys.data, "\r\n", &rest); p; p = strtok_r(NULL, "\r\n", &rest)) {
+        if (*p == '#') continue;
+        if (m->n_keys == sizeof m->key / sizeof m->key[0]) return dil_fail(err, DIL_ELIMIT, "%s: more than %zu keys", path, m->n_keys);
+        m->key[m->n_keys++] = p;
+    }
+    return m->n_keys ? DIL_OK : dil_fail(err, DIL_EFORMAT, "%s: no key in it, one a line is wanted", path);
+}
+
+/* What Ollama's clients show. The digest is of the file's header, which names every tensor: it need not read the file. */
+static void tell_model(const loaded *m)
+{
+    uint64_t of_type[DIL_TYPE_LIMIT] = {0}, n_bytes, n_params;
+    size_t most = 0, len;
+    for (size_t i = 0; i < dil_gguf_n_tensors(m->gguf); i++) {
+        const dil_tensor *t = dil_gguf_tensor_at(m->gguf, i);
+        of_type[t->type] += dil_tensor_elems(t);
+    }
+    for (size_t i = 0; i < DIL_TYPE_LIMIT; i++) most = of_type[i] > of_type[most] ? i : most;
+    dil_gguf_ratio_to_fp32(m->gguf, &n_bytes, &n_params);
+    const void *header = dil_gguf_header(m->gguf, &len);
+    dil_hash h = dil_hash_of(header, len);
+    char hex[2 * DIL_HASH_BYTES + 1];
+    dil_hash_hex(&h, hex);
+    dil_serve_model told = {.family = m->arch.name, .quantization = dil_type_get((dil_type)most)->name, .digest = hex, .n_bytes = n_bytes,
+                            .n_params = n_params, .n_ctx = m->arch.n_ctx_train};
+    dil_server_set_model(m->server, &told);
+}
 
 static dil_status open_runner(loaded *m, const dil_cli_serving *v, dil_err *err)
 {
@@ -48,6 +92,7 @@ static dil_status load(loaded *m, const dil_cli_serving *v, dil_err *err)
     dil_status s = dil_gguf_open(v->model, &m->gguf, err);
     if (s == DIL_OK) s = dil_arch_read(m->gguf, &m->arch, err);
     if (s == DIL_OK) s = dil_tokenizer_new(m->gguf, &m->tok, err);
+    if (s == DIL_OK) tell_model(m);
     if (s == DIL_OK) s = open_runner(m, v, err);
     if (s == DIL_OK) dil_runner_speculate(m->runner, v->speculate);
     if (s == DIL_OK) s = dil_server_attach(m->server, m->runner, m->tok, err);
@@ -60,14 +105,20 @@ dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err)
 {
     loaded m = {0};
     dil_cli_progress(); /* Ctrl-C ends us in order */
-    dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_key = v->api_key};
-    dil_status s = dil_server_open(&so, &m.server, err);
+    dil_buf_init(&m.keys, 64u << 10);
+    dil_status s = read_api_keys(v->api_key_file, &m, err);
+    dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_keys = m.key, .n_api_keys = m.n_keys,
+                         .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file};
+    if (s == DIL_OK) s = dil_server_open(&so, &m.server, err);
+    if (m.keys.len) sodium_memzero(m.keys.data, m.keys.len);
+    dil_buf_fini(&m.keys);
     if (s != DIL_OK) return s;
-    if (!dil_cli_quiet) fprintf(stderr, "serve: loading %s; http://%s:%u/health tells how far\n", v->name, v->bind, dil_server_port(m.server));
+    const char *scheme = v->tls_cert_file ? "https" : "http";
+    if (!dil_cli_quiet) fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name, scheme, v->bind, dil_server_port(m.server));
     s = load(&m, v, err);
     if (s == DIL_OK) {
         bool v6 = strchr(v->bind, ':') != NULL;
-        printf("http://%s%s%s:%u/v1\n", v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "", dil_server_port(m.server));
+        printf("%s://%s%s%s:%u/v1\n", scheme, v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "", dil_server_port(m.server));
         fflush(stdout);
         while (!dil_cli_interrupted()) dil_sleep_ns(100000000);
         if (!dil_cli_quiet) fputs("serve: ending\n", stderr);

@@ -10,7 +10,7 @@ static dil__api_req q;
 static dil_err err;
 static const char *param;
 
-static dil_status parse(dil__api_kind kind, const char *body)
+static dil_status parse(dil__api_form kind, const char *body)
 {
     return dil__api_parse(kind, body, strlen(body), &q, &param, &err);
 }
@@ -18,7 +18,7 @@ static dil_status parse(dil__api_kind kind, const char *body)
 static void a_chat_request_is_read(void **state)
 {
     (void)state;
-    assert_int_equal(parse(DIL_API_CHAT, "{\"model\": \"m\", \"messages\": [{\"role\": \"developer\", \"content\": \"be brief\"},"
+    assert_int_equal(parse(DIL_API_OPENAI_CHAT, "{\"model\": \"m\", \"messages\": [{\"role\": \"developer\", \"content\": \"be brief\"},"
                            "{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"a\\u00e9\"}, {\"type\": \"text\", \"text\": \"b\"}]}],"
                            "\"max_completion_tokens\": 7, \"temperature\": 0.5, \"top_p\": 0.25, \"seed\": -3, \"stop\": [\"x\", \"yz\"],"
                            "\"stream\": true, \"stream_options\": {\"include_usage\": true}, \"n\": 1, \"user\": \"u\", \"logprobs\": false}"), DIL_OK);
@@ -40,19 +40,19 @@ static void a_chat_request_is_read(void **state)
 static void a_completion_takes_text_or_ids(void **state)
 {
     (void)state;
-    assert_int_equal(parse(DIL_API_COMPLETION, "{\"prompt\": \"hi\"}"), DIL_OK);
+    assert_int_equal(parse(DIL_API_OPENAI_COMPLETION, "{\"prompt\": \"hi\"}"), DIL_OK);
     assert_string_equal(q.prompt, "hi");
     assert_float_equal(q.sampler.temperature, 1, 0);
     assert_int_equal(q.max_tokens, 0);
     assert_false(q.stream || q.seeded);
     dil__api_req_fini(&q);
-    assert_int_equal(parse(DIL_API_COMPLETION, "{\"prompt\": [\"hi\"], \"stop\": \"q\"}"), DIL_OK);
+    assert_int_equal(parse(DIL_API_OPENAI_COMPLETION, "{\"prompt\": [\"hi\"], \"stop\": \"q\"}"), DIL_OK);
     assert_string_equal(q.prompt, "hi");
     assert_int_equal(q.n_stop, 1);
     dil__api_req_fini(&q);
     static const char *const ids[] = {"{\"prompt\": [1, 2, 3]}", "{\"prompt\": [[1, 2, 3]]}"};
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(parse(DIL_API_COMPLETION, ids[i]), DIL_OK);
+        assert_int_equal(parse(DIL_API_OPENAI_COMPLETION, ids[i]), DIL_OK);
         assert_int_equal(q.n_prompt_ids, 3);
         assert_int_equal(q.prompt_ids[2], 3);
         dil__api_req_fini(&q);
@@ -70,18 +70,19 @@ static void wrong_members_are_refused_by_name(void **state)
         {"{" MSG ", \"temperature\": 3}", "temperature"}, {"{" MSG ", \"temperature\": \"hot\"}", "temperature"},
         {"{" MSG ", \"top_p\": -0.1}", "top_p"}, {"{" MSG ", \"max_tokens\": 0}", "max_tokens"}, {"{" MSG ", \"max_tokens\": 1.5}", "max_tokens"},
         {"{" MSG ", \"stop\": [\"\"]}", "stop"}, {"{" MSG ", \"stop\": 5}", "stop"}, {"{" MSG ", \"stream\": 1}", "stream"},
-        {"{" MSG ", \"n\": 2}", "n"}, {"{" MSG ", \"tools\": [{}]}", "tools"}, {"{" MSG ", \"logprobs\": true}", "logprobs"},
+        {"{" MSG ", \"n\": 17}", "n"}, {"{" MSG ", \"tools\": [{}]}", "tools"}, {"{" MSG ", \"logprobs\": 1}", "logprobs"}, {"{" MSG ", \"top_logprobs\": 2}", "top_logprobs"},
+        {"{" MSG ", \"logprobs\": true, \"top_logprobs\": 21}", "top_logprobs"},
         {"{" MSG ", \"response_format\": {\"type\": \"json_object\"}}", "response_format"}, {"{" MSG ", \"model\": 4}", "model"},
         {"{" MSG ", \"stream_options\": 4}", "stream_options"}, {"{" MSG ", \"seed\": 1.5}", "seed"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        if (parse(DIL_API_CHAT, bad[i].body) == DIL_OK) fail_msg("taken: %s", bad[i].body);
+        if (parse(DIL_API_OPENAI_CHAT, bad[i].body) == DIL_OK) fail_msg("taken: %s", bad[i].body);
         if (!bad[i].param != !param || (param && strcmp(param, bad[i].param) != 0)) fail_msg("%s: blamed %s", bad[i].body, param ? param : "nothing");
     }
     static const char *const prompts[] = {"{}", "{\"prompt\": null}", "{\"prompt\": []}", "{\"prompt\": [\"a\", \"b\"]}", "{\"prompt\": [1, -2]}",
                                           "{\"prompt\": [1, \"a\"]}", "{\"prompt\": {}}"};
     for (size_t i = 0; i < sizeof prompts / sizeof prompts[0]; i++) {
-        if (parse(DIL_API_COMPLETION, prompts[i]) == DIL_OK) fail_msg("taken: %s", prompts[i]);
+        if (parse(DIL_API_OPENAI_COMPLETION, prompts[i]) == DIL_OK) fail_msg("taken: %s", prompts[i]);
         assert_string_equal(param, "prompt");
     }
 }

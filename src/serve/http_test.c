@@ -391,7 +391,8 @@ static void keys_are_asked_for(void **state)
     (void)state;
     dil_server_close(srv);
     dil_err err;
-    dil_serve_opts o = {.model_name = "tiny", .api_key = "sesame"};
+    const char *const keys[] = {"open", "sesame"};
+    dil_serve_opts o = {.model_name = "tiny", .api_keys = keys, .n_api_keys = 2};
     assert_int_equal(dil_server_open(&o, &srv, &err), DIL_OK);
     assert_int_equal(get("/health", "Host: localhost\r\n"), 503); /* nothing attached yet; no key needed */
     dil_server_set_status(srv, "loading weights: 40 %");
