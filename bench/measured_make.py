@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes a profile.json and a cluster.json of a real shape: SmolLM2-135M's 32 layers with a tied head, KV and buffers, on made-up nodes.
 
-usage: measured_make.py DIR [--nodes 3] [--levels 12] [--room 1.2] [--seed 1] [--batch 128]
+usage: measured_make.py DIR [--nodes 3] [--levels 12] [--room 1.2] [--seed 1] [--batch 128] [--kinds K] [--noise X]
 
 --room: what the nodes offer together over what the model takes at 4.25 bits (1.0: storage binds as hard as it can).
+--kinds: nodes of so many kinds only, all links equal; those of a kind differ by the noise (0.01: by up to one per cent) alone.
 Bytes are those of ggml's types; seconds are bytes over a node's bandwidth, times a factor of the type's kernel there."""
 import argparse
 import json
@@ -28,12 +29,15 @@ def mixes(n, rng):
     return sorted(((m, int(size(m)) + 2 * 576 * 4) for m in out), key=lambda x: -x[1]), bits
 
 
-def make(nodes, levels, room, seed, batch):
+def make(nodes, levels, room, seed, batch, kinds=0, noise=0.0):
     rng = random.Random(seed)
     names = ["n%d" % i for i in range(nodes)]
     speed = [4e9 / (1 + 2.5 * rng.random() * (i > 0)) for i in range(nodes)]  # bytes a second
     blocks, bits = mixes(levels, rng)
     kernel = {(t, s): rng.uniform(.7, 1.1) * (2.5 if t in LOW_BITS else 1) for t in bits for s in range(nodes)}
+    if kinds:
+        speed = [speed[i % kinds] * (1 + noise * rng.uniform(-1, 1)) for i in range(nodes)]
+        kernel = {(t, s): kernel[t, s % kinds] for t, s in kernel}
     layers = []
 
     def seconds(parts, s):
@@ -43,7 +47,7 @@ def make(nodes, levels, room, seed, batch):
         d = {"name": name, "types": {"r%d" % i: t for i, (t, _) in enumerate(parts)}, "bytes": size,
              "damage": {"kl": kl, "weight": kl * 3},
              "decode_sec": [seconds(parts, s) + 2e-5 for s in range(nodes)],
-             "prefill_sec": [seconds(parts, s) * .3 * rng.uniform(.8, 1.2) + 1e-6 for s in range(nodes)]}
+             "prefill_sec": [seconds(parts, s) * .3 * (1 if kinds else rng.uniform(.8, 1.2)) + 1e-6 for s in range(nodes)]}
         if shared:
             d["shared_bytes"] = shared
         return d
@@ -68,15 +72,19 @@ def make(nodes, levels, room, seed, batch):
     params = TABLE + 30 * (sum(ROWS.values()) + 1152) + 576
     least = TABLE * 4.25 / 8 + 30 * sum(ROWS.values()) * 4.25 / 8 + 30 * 786432 / 2 + 3114624 * nodes + 1e7
     share = [rng.uniform(.5, 1.5) for _ in names]
+    if kinds:
+        share = [share[i % kinds] for i in range(nodes)]
     memory = [int(least * room * w / sum(share)) for w in share]
     for i in range(nodes):  # somebody must be able to hold the table
-        memory[i] = max(memory[i], 32000000 if i == 0 else 8000000)
+        memory[i] = max(memory[i], 32000000 if i == 0 or kinds else 8000000)
     links = []
     for i in range(nodes):
         for k in range(nodes):
             if i != k:
-                lat = rng.uniform(.5e-3, 12e-3)
-                links.append({"from": names[i], "to": names[k], "rtt_sec": 2 * lat, "latency_sec": lat, "bytes_per_sec": rng.choice([1.2e7, 3e7, 1.2e8])})
+                lat, speed_of_link = rng.uniform(.5e-3, 12e-3), rng.choice([1.2e7, 3e7, 1.2e8])
+                if kinds:
+                    lat, speed_of_link = 1e-3 * (1 + noise * rng.uniform(-1, 1)), 1.2e7
+                links.append({"from": names[i], "to": names[k], "rtt_sec": 2 * lat, "latency_sec": lat, "bytes_per_sec": speed_of_link})
     profile = {"version": 1, "model": {"path": "made-up.gguf", "hash": "0" * 64, "arch": "llama", "n_blocks": 30, "n_vocab": 49152, "hidden_bytes": 2304,
                                        "n_params": params, "tied_head": True},
                "data": {"path": "none", "tokens": 1}, "context": 1024, "sequences": 1, "batch": batch, "n_past": 256,
@@ -94,8 +102,10 @@ if __name__ == "__main__":
     a.add_argument("--room", type=float, default=1.2)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--batch", type=int, default=128)
+    a.add_argument("--kinds", type=int, default=0)
+    a.add_argument("--noise", type=float, default=0.0)
     o = a.parse_args()
     os.makedirs(o.dir, exist_ok=True)
-    for name, doc in zip(("profile", "cluster"), make(o.nodes, o.levels, o.room, o.seed, o.batch)):
+    for name, doc in zip(("profile", "cluster"), make(o.nodes, o.levels, o.room, o.seed, o.batch, o.kinds, o.noise)):
         with open(os.path.join(o.dir, name + ".json"), "w") as f:
             json.dump(doc, f)

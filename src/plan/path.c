@@ -35,14 +35,18 @@ static int make_leaf_weights(const px_root *r, px_weight *w) {
     return n;
 }
 
-/* The exact search over the nodes of c, which has dense hops. warm: multipliers to start from, or NULL. */
-static bool solve_dense(const px_core *c, const px_options *o, const px_big *warm, px_plan *best, px_report *report) {
+/* The exact search over the nodes of c, which has dense hops. */
+static bool solve_dense(const px_core *whole, const px_options *o, px_plan *best, px_report *report) {
+    int *twin = dil__px_alloc((size_t)whole->n_nodes, sizeof *twin);
+    if (!twin) return false;
+    px_core core = *whole;
+    const px_core *c = &core;
+    if (dil__px_find_twins(c, twin)) core.twin = twin;
     px_graph g;
     px_root r = {.c = c, .g = &g, .best = best, .n_units = ROOT_UNITS, .deadline_ns = o->deadline_ns};
     px_weight w[PX_WEIGHTS_MAX] = {0}, leaf_w[PX_WEIGHTS_MAX];
     px_tree t = {.c = c, .g = &g, .w = w, .leaf_w = leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY,
                  .deadline_ns = o->deadline_ns, .progress = o->progress};
-    (void)warm;
     const int64_t t0 = dil_now_ns();
     bool ok = dil__px_graph_init(c, &g) && dil__px_root_init(&r) && dil__px_root_run(&r, 40);
     const int64_t t1 = dil_now_ns();
@@ -67,15 +71,15 @@ static bool solve_dense(const px_core *c, const px_options *o, const px_big *war
     for (int k = 0; k < PX_WEIGHTS_MAX; k++) dil__px_weight_fini(&w[k]);
     dil__px_root_fini(&r);
     dil__px_graph_fini(&g);
+    free(twin);
     return ok;
 }
 
-static bool solve_part(const px_core *c, const px_options *o, const px_big *warm, const int *node, int n, px_plan *best,
-                       px_report *report) {
+static bool solve_part(const px_core *c, const px_options *o, const int *node, int n, px_plan *best, px_report *report) {
     px_part k;
     px_plan inner;
     if (!dil__px_part_init(&k, c, node, n, best, &inner)) return false;
-    const bool ok = solve_dense(&k.core, o, warm, &inner, report);
+    const bool ok = solve_dense(&k.core, o, &inner, report);
     dil__px_part_fini(&k, node, &inner, best);
     return ok;
 }
@@ -84,7 +88,7 @@ static bool solve_all_nodes(const px_core *c, const px_options *o, px_plan *best
     int *node = dil__px_alloc((size_t)c->n_nodes, sizeof *node);
     if (!node) return false;
     for (int s = 0; s < c->n_nodes; s++) node[s] = s;
-    const bool ok = solve_part(c, o, NULL, node, c->n_nodes, best, report);
+    const bool ok = solve_part(c, o, node, c->n_nodes, best, report);
     free(node);
     return ok;
 }
@@ -96,7 +100,7 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
     px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = keep_of(o),
                 .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
-    if (ok && !b.no_path && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, &b, b.node, b.n_nodes, best, report);
+    if (ok && !b.no_path && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, b.node, b.n_nodes, best, report);
     else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
     report->bound = b.no_path ? INFINITY : fmin(fmax(b.bound, report->bound), b.lost);
     if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);
@@ -107,7 +111,7 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
 
 dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err) {
     *report = (px_report){.bound = -INFINITY};
-    const bool ok = c->hop ? solve_dense(c, o, NULL, best, report)
+    const bool ok = c->hop ? solve_dense(c, o, best, report)
                     : c->n_nodes > keep_of(o) ? solve_big(c, o, best, report) : solve_all_nodes(c, o, best, report);
     if (!ok) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %d layers on %d nodes", c->n_layers, c->n_nodes);
     if (best->found) report->bound = fmin(report->bound, best->sec);

@@ -102,7 +102,7 @@ static bool extend(beam *b, int l, int i) {
     const int lo = dense ? 0 : c->links->first[s], hi = dense ? c->n_nodes : c->links->first[s + 1];
     for (int e = lo; e < hi; e++) {
         const int t = dense ? e : c->links->to[e];
-        const double hop = s < 0 ? c->source[t] : dense ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : c->links->sec[e];
+        const double hop = s < 0 ? c->source[t] : dense ? px_hop_row(c, s, l)[t] : c->links->sec[e];
         const double so_far = (i < 0 ? 0 : b->pool[i].cost) + hop;
         if (!(so_far + x->start0[(size_t)l * (size_t)c->n_nodes + (size_t)t] <= b->limit) || on_way(b, i, t)) continue;
         const unsigned mask = i < 0 ? 0 : dil__px_ng_carry(x, l, s, b->pool[i].mask, l, t);

@@ -1,7 +1,7 @@
 /* plan/path_dual.c - multipliers of the whole relaxation of a measured problem.
  *
  * As path_root.c, for every budget at once: damage, file size, bytes and load of each node, and the nodes' parts of the slowest one's
- * seconds a chunk, which sum to its weight. Projected subgradient steps from the multipliers of a structure that has a plan. */
+ * seconds a chunk, which sum to its weight at most. It climbs (path_climb.c) from the multipliers of a structure that has a plan. */
 #include "plan/path_fit.h"
 
 #include <stdlib.h>
@@ -14,9 +14,11 @@ typedef struct dual {
     const px_graph *g;
     px_dual *out;
     int n;                   /* multipliers */
-    double *z, *best, *grad, *dir, *unit; /* [n] in seconds for the whole budget */
+    double *z, *best, *grad, *unit; /* [n] in seconds for the whole budget */
     double *use;             /* [S][PF_N] */
-    double chunk_sum;        /* of z */
+    double chunk_sum;        /* of z, at most */
+    bool stopped;
+    int64_t deadline_ns;
     px_visit *visit;
     int n_visits, *level, *node;
     px_map *met;
@@ -126,21 +128,8 @@ static bool evaluate(dual *d, const double *z, double *value) {
     return true;
 }
 
-/* Chunk multipliers onto the simplex of their sum. */
-static void project(const dual *d, double *z) {
-    const int S = d->c->n_nodes;
-    double lo = -INFINITY, hi = -INFINITY;
-    if (!(d->c->real->chunk_weight > 0)) return;
-    for (int s = 0; s < S; s++) hi = fmax(hi, z[at(s, PF_CHUNK)]);
-    lo = hi - d->chunk_sum; /* at lo the sum is at least chunk_sum, at hi it is 0 */
-    for (int i = 0; i < 60; i++) {
-        const double mid = (lo + hi) / 2;
-        double sum = 0;
-        for (int s = 0; s < S; s++) sum += fmax(0, z[at(s, PF_CHUNK)] - mid);
-        if (sum > d->chunk_sum) lo = mid;
-        else hi = mid;
-    }
-    for (int s = 0; s < S; s++) z[at(s, PF_CHUNK)] = fmax(0, z[at(s, PF_CHUNK)] - hi);
+static void level_twins(const dual *d) {
+    for (int k = PF_BYTES; k <= PF_CHUNK; k++) dil__px_level_twins(d->c, d->z + at(0, k), 3);
 }
 
 static bool round_structure(dual *d) {
@@ -151,59 +140,65 @@ static bool round_structure(dual *d) {
     return !is_new || dil__px_fit_round(d->c, d->node, d->plan);
 }
 
-static double norm_of(const dual *d) {
-    double norm = 0, mean = 0;
+/* As climb_value of path_fit.c. */
+static bool climb_value(void *ctx, const double *z, double *value, double *grad) {
+    dual *d = ctx;
+    px_dual *o = d->out;
+    double chunk = 0, steepest = 0, mean = 0;
     const int S = d->c->n_nodes;
-    for (int s = 0; s < S; s++) mean += d->grad[at(s, PF_CHUNK)] / S;
-    for (int k = 0; k < d->n; k++) {
-        const bool chunk = k >= Z_NODE && (k - Z_NODE) % 3 == PF_CHUNK - PF_BYTES;
-        const double g = chunk ? d->grad[k] - mean : d->z[k] <= 0 && d->grad[k] < 0 ? 0 : d->grad[k];
-        norm += g * g;
+    for (int k = 0; k < d->n; k++) d->z[k] = fmax(0, z[k]);
+    for (int s = 0; s < S; s++) chunk += d->z[at(s, PF_CHUNK)];
+    for (int s = 0; s < S; s++) d->z[at(s, PF_CHUNK)] = chunk > 0 ? d->z[at(s, PF_CHUNK)] * d->chunk_sum / chunk : d->chunk_sum / S; /* only proportions count */
+    level_twins(d);
+    if (!evaluate(d, d->z, value)) return false;
+    if (d->n_visits == 0) {
+        o->no_path = o->w.root == INFINITY;
+        d->stopped = true;
+        *value = -INFINITY;
+        return true;
     }
-    return norm;
+    if (!round_structure(d)) return false;
+    if (*value > o->bound) {
+        o->bound = *value;
+        memcpy(d->best, d->z, (size_t)d->n * sizeof *d->z);
+    }
+    d->stopped = d->plan->found && o->bound >= d->plan->sec;
+    memcpy(grad, d->grad, (size_t)d->n * sizeof *grad);
+    for (int s = 0; s < S; s++) mean += d->chunk_sum > 0 ? d->z[at(s, PF_CHUNK)] / d->chunk_sum * grad[at(s, PF_CHUNK)] : 0;
+    for (int s = 0; s < S; s++) grad[at(s, PF_CHUNK)] = chunk > 0 ? (grad[at(s, PF_CHUNK)] - mean) * d->chunk_sum / chunk : 0;
+    for (int k = PF_BYTES; k <= PF_CHUNK; k++) dil__px_level_twins(d->c, grad + at(0, k), 3);
+    for (int k = 0; k < d->n; k++) steepest = fmax(steepest, fabs(grad[k]));
+    for (int k = 0; k < d->n; k++) {
+        if (z[k] >= 0) continue;
+        *value += 2 * steepest * z[k];
+        grad[k] = 2 * steepest;
+    }
+    return true;
+}
+
+static bool is_over(void *ctx) {
+    const dual *d = ctx;
+    return d->stopped || dil_now_ns() > d->deadline_ns;
 }
 
 static bool ascend(dual *d, int n_steps, int64_t deadline_ns) {
-    px_dual *o = d->out;
-    const size_t bytes = (size_t)d->n * sizeof *d->z;
-    double theta = 1, value;
-    memcpy(d->best, d->z, bytes);
-    for (int i = 0, stale = 0; i < n_steps && dil_now_ns() < deadline_ns; i++) {
-        if (!evaluate(d, d->z, &value)) return false;
-        if (d->n_visits == 0) {
-            o->no_path = o->w.root == INFINITY;
-            break;
-        }
-        if (!round_structure(d)) return false;
-        const double target = d->plan->found ? d->plan->sec : INFINITY;
-        if (value > o->bound) {
-            stale = value > o->bound + 2e-4 * fabs(o->bound) ? 0 : stale + 1;
-            o->bound = value;
-            memcpy(d->best, d->z, bytes);
-            if (value >= target) break;
-        } else {
-            stale++;
-        }
-        if (stale >= 12) {
-            stale = 0;
-            theta /= 2;
-            if (theta < 0.002) break;
-            memcpy(d->z, d->best, bytes);
-            memset(d->dir, 0, bytes);
-            if (!evaluate(d, d->z, &value)) return false;
-        }
-        const double norm = norm_of(d);
-        if (norm <= 0) break;
-        const double upper = target < INFINITY ? target : o->bound + 0.15 * fabs(o->bound) + 1e-9, step = theta * fmax(upper - value, 1e-4 * fabs(value)) / norm;
-        for (int k = 0; k < d->n; k++) {
-            d->dir[k] = 0.7 * d->grad[k] + 0.3 * d->dir[k];
-            d->z[k] += step * d->dir[k];
-            const bool chunk = k >= Z_NODE && (k - Z_NODE) % 3 == PF_CHUNK - PF_BYTES;
-            if (!chunk && d->z[k] < 0) d->z[k] = 0;
-        }
-        project(d, d->z);
+    px_climb c = {.n = d->n, .rounds = n_steps, .enough = INFINITY, .still = 2e-4, .ctx = d, .value_at = climb_value, .stop = is_over,
+                  .scratch = dil__px_alloc(dil__px_climb_scratch(d->n), sizeof(double))};
+    double *z = dil__px_alloc((size_t)d->n, sizeof *z), value;
+    bool ok = c.scratch && z;
+    d->deadline_ns = deadline_ns;
+    if (ok) {
+        double size = 0;
+        memcpy(z, d->z, (size_t)d->n * sizeof *z);
+        for (int s = 0; s < d->c->n_nodes; s++) z[at(s, PF_CHUNK)] += 1e-3 * d->chunk_sum;
+        memcpy(d->best, d->z, (size_t)d->n * sizeof *z);
+        for (int k = 0; k < d->n; k++) size += z[k] * z[k];
+        if (d->plan->found) size = fmax(sqrt(size), fabs(d->plan->sec));
+        ok = dil__px_climb(&c, z, 0.05 * (size > 0 ? size : 1)) && (d->n_visits == 0 || evaluate(d, d->best, &value));
     }
-    return evaluate(d, d->best, &value);
+    free(c.scratch);
+    free(z);
+    return ok;
 }
 
 bool dil__px_dual_init(px_dual *o, const px_core *c) {
@@ -224,7 +219,7 @@ void dil__px_dual_fini(px_dual *o) {
 bool dil__px_dual_run(px_dual *o, px_core *c, const px_graph *g, px_plan *plan, int n_steps, int64_t deadline_ns) {
     const size_t L = (size_t)c->n_layers, S = (size_t)c->n_nodes, n = 2 + 3 * S;
     dual d = {.c = c, .g = g, .out = o, .n = (int)n, .plan = plan, .met = dil__px_map_new()};
-    d.z = dil__px_alloc(5 * n, sizeof *d.z);
+    d.z = dil__px_alloc(4 * n, sizeof *d.z);
     d.use = dil__px_alloc(S * PF_N, sizeof *d.use);
     d.visit = dil__px_alloc(L, sizeof *d.visit);
     d.level = dil__px_alloc(2 * L, sizeof *d.level);
@@ -232,14 +227,12 @@ bool dil__px_dual_run(px_dual *o, px_core *c, const px_graph *g, px_plan *plan, 
     if (ok) {
         d.best = d.z + n;
         d.grad = d.best + n;
-        d.dir = d.grad + n;
-        d.unit = d.dir + n;
+        d.unit = d.grad + n;
         d.node = d.level + L;
         o->bound = -INFINITY;
         o->no_path = false;
         set_units(&d);
         from_prices(&d, &o->y, d.z);
-        project(&d, d.z);
         ok = ascend(&d, n_steps, deadline_ns);
     }
     dil__px_map_free(d.met);

@@ -10,6 +10,8 @@
 
 #define TOLERANCE 0.9e-9
 
+enum { FEW_LABELS = 2000 };
+
 static bool prices_init(pf_prices *y, int n_nodes) {
     y->node = dil__px_alloc((size_t)n_nodes, sizeof *y->node);
     return y->node != NULL;
@@ -43,15 +45,18 @@ bool dil__fit_init(px_fit *f, const px_core *c, const px_real *real) {
     f->item = dil__px_alloc(L * Q, sizeof *f->item);
     f->pick = dil__px_alloc(L, sizeof *f->pick);
     f->level = dil__px_alloc(L, sizeof *f->level);
-    f->gradient = dil__px_alloc(3 * L + 3, sizeof *f->gradient);
-    f->direction = dil__px_alloc(3 * L + 3, sizeof *f->direction);
-    return f->group && f->group_of && f->order && f->first && f->item && f->pick && f->level && f->gradient && f->direction &&
+    const size_t G = L < (size_t)c->n_nodes ? L : (size_t)c->n_nodes; /* groups at most */
+    f->gradient = dil__px_alloc(3 * G + 3, sizeof *f->gradient);
+    f->z = dil__px_alloc(3 * G + 3, sizeof *f->z);
+    f->scratch = dil__px_alloc(dil__px_climb_scratch((int)(3 * G + 3)), sizeof *f->scratch);
+    return f->group && f->group_of && f->order && f->first && f->item && f->pick && f->level && f->gradient && f->z && f->scratch &&
            prices_init(&f->warm, c->n_nodes) && prices_init(&f->by_damage_warm, c->n_nodes) && prices_init(&f->at, c->n_nodes) &&
            prices_init(&f->best, c->n_nodes) && prices_init(&f->anchor, c->n_nodes) && prices_init(&f->trial, c->n_nodes);
 }
 
 void dil__fit_fini(px_fit *f) {
-    void *all[] = {f->group, f->group_of, f->order, f->first, f->item, f->pick, f->level, f->gradient, f->direction, f->warm.node,
+    for (int k = 0; k < PF_ROOMS; k++) free(f->room[k].rest);
+    void *all[] = {f->group, f->group_of, f->order, f->first, f->item, f->pick, f->level, f->gradient, f->z, f->scratch, f->warm.node,
                    f->by_damage_warm.node, f->at.node, f->best.node, f->anchor.node, f->trial.node};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
@@ -164,16 +169,11 @@ typedef struct ascent {
     px_fit *f;
     double unit[2];     /* what damage and file are counted in */
     double chunk_unit;  /* seconds a chunk */
+    double top;         /* best value met, f->best has its prices */
     bool has[PF_N];
 } ascent;
 
-static double base_cost(const pf_prices *y, const pf_item *x) {
-    return y->base_damage > 0 ? x->use[PF_DAMAGE] : x->cost;
-}
-
-static double priced(const pf_prices *y, const pf_item *x, int node) {
-    return pf_priced(x, y, node) - x->cost + base_cost(y, x);
-}
+static double priced(const pf_prices *y, const pf_item *x, int node) { return pf_base(x, y, node); }
 
 /* Lagrangian value at y, and how each budget is overrun there, in its unit. */
 static double value_at(const ascent *a, const pf_prices *y) {
@@ -219,35 +219,6 @@ static double value_at(const ascent *a, const pf_prices *y) {
     return v;
 }
 
-/* Chunk prices back onto the simplex of their weight. */
-static void project_chunk(px_fit *f, pf_prices *y, double weight) {
-    double shift = 0;
-    for (int round = 0; round < 40; round++) { /* sum of max(0, x - shift) = weight, by fixing the support */
-        double sum = 0;
-        int n = 0;
-        for (int k = -1; k < f->n_groups; k++) {
-            const double x = k < 0 ? y->link_chunk : y->node[f->group[k].node][PF_CHUNK];
-            if (x <= shift && round > 0) continue;
-            sum += x;
-            n++;
-        }
-        const double next = (sum - weight) / n;
-        if (round > 0 && fabs(next - shift) <= 1e-15 * weight) break;
-        shift = next;
-    }
-    double sum = 0;
-    y->link_chunk = fmax(0, y->link_chunk - shift);
-    sum += y->link_chunk;
-    for (int k = 0; k < f->n_groups; k++) {
-        double *x = &y->node[f->group[k].node][PF_CHUNK];
-        *x = fmax(0, *x - shift);
-        sum += *x;
-    }
-    const double scale = sum > weight ? weight / sum * (1 - 1e-15) : 1; /* rounding never beyond the weight */
-    y->link_chunk *= scale;
-    for (int k = 0; k < f->n_groups; k++) y->node[f->group[k].node][PF_CHUNK] *= scale;
-}
-
 static ascent start_of(px_fit *f, pf_prices *y) {
     ascent a = {.f = f, .chunk_unit = 1};
     const bool sec = !(y->base_damage > 0);
@@ -257,102 +228,97 @@ static ascent start_of(px_fit *f, pf_prices *y) {
     a.has[PF_CHUNK] = sec && f->real->chunk_weight > 0;
     a.unit[0] = f->cap_damage > 0 ? f->cap_damage : 1;
     a.unit[1] = f->cap_file > 0 ? f->cap_file : 1;
-    if (!a.has[PF_DAMAGE]) y->damage = 0;
-    if (!a.has[PF_FILE]) y->file = 0;
-    if (!a.has[PF_CHUNK]) y->link_chunk = 0;
-    double sum = y->link_chunk;
-    for (int k = 0; k < f->n_groups; k++) {
-        double *n = y->node[f->group[k].node];
-        if (f->group[k].cap[PF_BYTES] <= 0) n[PF_BYTES] = 0;
-        if (!a.has[PF_LOAD] || f->group[k].cap[PF_LOAD] <= 0) n[PF_LOAD] = 0;
-        if (!a.has[PF_CHUNK]) n[PF_CHUNK] = 0;
-        sum += n[PF_CHUNK];
-    }
     if (!a.has[PF_CHUNK]) return a;
-    const double weight = f->real->chunk_weight;
-    if (sum <= 0) {
-        y->link_chunk = weight / (f->n_groups + 1);
-        for (int k = 0; k < f->n_groups; k++) y->node[f->group[k].node][PF_CHUNK] = weight / (f->n_groups + 1);
+    double chunk = 0; /* of the levels that compute least */
+    for (int l = 0; l < f->c->n_layers; l++) {
+        double least = INFINITY;
+        for (int i = f->first[l]; i < f->first[l + 1]; i++) least = fmin(least, f->item[i].use[PF_CHUNK]);
+        chunk += least;
     }
-    project_chunk(f, y, weight);
-    value_at(&a, y);
-    double most = f->link_chunk;
-    for (int k = 0; k < f->n_groups; k++) most = fmax(most, f->gradient[slot(k, PF_CHUNK)]);
-    if (most > 0) a.chunk_unit = most;
+    if (chunk > 0) a.chunk_unit = chunk;
     return a;
 }
 
-static double squared(double g, double price) { return g < 0 && price <= 0 ? 0 : g * g; }
-
-/* Length of the gradient where it can be followed. */
-static double norm_of(const ascent *a, const pf_prices *y) {
+/* Where each price is in z, and what one unit of z is; 0: the price is not used. */
+static double unit_of(const ascent *a, int group, int what) {
     const px_fit *f = a->f;
-    const double *g = f->gradient;
-    double norm = squared(g[0], y->damage) + squared(g[1], y->file), mean = a->has[PF_CHUNK] ? g[2] : 0;
-    for (int k = 0; k < f->n_groups; k++) {
-        const double *n = y->node[f->group[k].node];
-        norm += squared(g[slot(k, PF_BYTES)], n[PF_BYTES]) + squared(g[slot(k, PF_LOAD)], n[PF_LOAD]);
-        mean += g[slot(k, PF_CHUNK)];
-    }
-    if (!a->has[PF_CHUNK]) return norm;
-    mean /= f->n_groups + 1; /* moving all chunk prices by the same is undone by the projection */
-    norm += (g[2] - mean) * (g[2] - mean);
-    for (int k = 0; k < f->n_groups; k++) norm += (g[slot(k, PF_CHUNK)] - mean) * (g[slot(k, PF_CHUNK)] - mean);
-    return norm;
+    if (group < 0) return a->has[what] ? a->unit[what] : 0;
+    if (what == PF_LOAD && !a->has[PF_LOAD]) return 0;
+    return f->group[group].cap[what] > 0 ? f->group[group].cap[what] : 0;
 }
 
-static void move(const ascent *a, pf_prices *y, double step) {
+static double *price_at(const px_fit *f, pf_prices *y, int group, int what) {
+    return group < 0 ? what == PF_DAMAGE ? &y->damage : &y->file : &y->node[f->group[group].node][what];
+}
+
+static double *chunk_at(const px_fit *f, pf_prices *y, int g) { return g < 0 ? &y->link_chunk : &y->node[f->group[g].node][PF_CHUNK]; }
+static int chunk_slot(int g) { return g < 0 ? 2 : slot(g, PF_CHUNK); }
+
+/* z as prices, none below 0. Of the chunks' only the proportions count: they sum to their weight. -> the sum of z's */
+static double to_prices(const ascent *a, const double *z, pf_prices *y) {
     px_fit *f = a->f;
-    double *d = f->direction;
-    const int n = 3 + 3 * f->n_groups;
-    for (int i = 0; i < n; i++) d[i] = 0.75 * f->gradient[i] + 0.25 * d[i];
-    if (a->has[PF_DAMAGE]) y->damage = fmax(0, y->damage + step * d[0] / a->unit[0]);
-    if (a->has[PF_FILE]) y->file = fmax(0, y->file + step * d[1] / a->unit[1]);
-    if (a->has[PF_CHUNK]) y->link_chunk += step * d[2] / a->chunk_unit;
-    for (int k = 0; k < f->n_groups; k++) {
-        const pf_group *p = &f->group[k];
-        double *x = y->node[p->node];
-        if (p->cap[PF_BYTES] > 0) x[PF_BYTES] = fmax(0, x[PF_BYTES] + step * d[slot(k, PF_BYTES)] / p->cap[PF_BYTES]);
-        if (a->has[PF_LOAD] && p->cap[PF_LOAD] > 0) x[PF_LOAD] = fmax(0, x[PF_LOAD] + step * d[slot(k, PF_LOAD)] / p->cap[PF_LOAD]);
-        if (a->has[PF_CHUNK]) x[PF_CHUNK] += step * d[slot(k, PF_CHUNK)] / a->chunk_unit;
+    double sum = 0;
+    for (int g = -1; g < f->n_groups; g++) {
+        sum += fmax(0, z[chunk_slot(g)]);
+        for (int k = g < 0 ? PF_DAMAGE : PF_BYTES; k <= (g < 0 ? PF_FILE : PF_LOAD); k++) {
+            const double unit = unit_of(a, g, k), v = z[g < 0 ? k : slot(g, k)];
+            *price_at(f, y, g, k) = unit > 0 && v > 0 ? v / unit : 0;
+        }
     }
-    if (a->has[PF_CHUNK]) project_chunk(f, y, f->real->chunk_weight);
+    const double weight = a->has[PF_CHUNK] ? f->real->chunk_weight * (1 - 1e-14) : 0;
+    for (int g = -1; g < f->n_groups; g++)
+        *chunk_at(f, y, g) = sum > 0 ? weight * fmax(0, z[chunk_slot(g)]) / sum : weight / (f->n_groups + 1);
+    return sum;
+}
+
+static void from_prices(const ascent *a, pf_prices *y, double *z) {
+    px_fit *f = a->f;
+    for (int g = -1; g < f->n_groups; g++) {
+        for (int k = g < 0 ? PF_DAMAGE : PF_BYTES; k <= (g < 0 ? PF_FILE : PF_LOAD); k++) z[g < 0 ? k : slot(g, k)] = *price_at(f, y, g, k) * unit_of(a, g, k);
+        z[chunk_slot(g)] = *chunk_at(f, y, g) * a->chunk_unit + 1e-3 * f->real->chunk_weight * a->chunk_unit;
+    }
+}
+
+/* Below 0 the function falls, so that what climbs comes back. */
+static bool climb_value(void *ctx, const double *z, double *value, double *g) {
+    ascent *a = ctx;
+    px_fit *f = a->f;
+    const int n = 3 + 3 * f->n_groups;
+    const double sum = to_prices(a, z, &f->at), weight = f->real->chunk_weight;
+    double steepest = 0, mean = 0;
+    *value = value_at(a, &f->at);
+    if (*value > a->top) {
+        a->top = *value;
+        prices_copy(&f->best, &f->at, f->c->n_nodes);
+    }
+    memcpy(g, f->gradient, (size_t)n * sizeof *g);
+    for (int k = -1; k < f->n_groups; k++) mean += weight > 0 ? *chunk_at(f, &f->at, k) / weight * g[chunk_slot(k)] : 0;
+    for (int k = -1; k < f->n_groups; k++) g[chunk_slot(k)] = a->has[PF_CHUNK] && sum > 0 ? (g[chunk_slot(k)] - mean) * weight * a->chunk_unit / sum : 0;
+    for (int i = 0; i < n; i++) steepest = fmax(steepest, fabs(g[i]));
+    for (int i = 0; i < n; i++) {
+        if (z[i] >= 0) continue;
+        *value += 2 * steepest * z[i];
+        g[i] = 2 * steepest;
+    }
+    return true;
 }
 
 double dil__fit_bound(px_fit *f, pf_prices *y, int rounds, double upper, double enough) {
-    const int S = f->c->n_nodes;
+    const int n = 3 + 3 * f->n_groups;
     ascent a = start_of(f, y);
-    double best = -INFINITY, theta = 1;
-    prices_copy(&f->at, y, S);
-    memset(f->direction, 0, (size_t)(3 + 3 * f->n_groups) * sizeof *f->direction);
-    for (int round = 0, stale = 0; round < rounds; round++) {
-        const double v = value_at(&a, &f->at);
-        if (v > best) {
-            stale = v > best + 1e-5 * fabs(best) ? 0 : stale + 1;
-            best = v;
-            prices_copy(&f->best, &f->at, S);
-            if (best >= enough) break;
-        } else {
-            stale++;
-        }
-        if (stale >= 6) {
-            stale = 0;
-            theta /= 2;
-            if (theta < 1e-3) break;
-            prices_copy(&f->at, &f->best, S);
-            memset(f->direction, 0, (size_t)(3 + 3 * f->n_groups) * sizeof *f->direction);
-            value_at(&a, &f->at);
-        }
-        const double norm = norm_of(&a, &f->at);
-        if (norm <= 0) break;
-        const double goal = upper < INFINITY ? upper : best + 0.1 * fabs(best) + 1e-9;
-        move(&a, &f->at, theta * fmax(goal - best, 1e-4 * fabs(best) + 1e-12) / norm);
-    }
-    if (best < enough) { /* the prices of what is impossible are no start for the next */
-        prices_copy(y, &f->best, S);
+    a.top = -INFINITY;
+    px_climb c = {.n = n, .rounds = rounds, .enough = enough, .still = 2e-5, .ctx = &a, .value_at = climb_value, .scratch = f->scratch};
+    prices_copy(&f->at, y, f->c->n_nodes);
+    from_prices(&a, y, f->z);
+    to_prices(&a, f->z, y);
+    const double now = value_at(&a, y), goal = upper < INFINITY ? fabs(upper - now) : 0.3 * fabs(now);
+    if (now >= enough) return now - 1e-12 * fabs(now);
+    dil__px_climb(&c, f->z, fmax(0.1 * goal, 1e-3 * fabs(now)));
+    if (a.top < enough) { /* the prices of what is impossible are no start for the next */
+        prices_copy(y, &f->best, f->c->n_nodes);
         value_at(&a, y); /* pick is of the best prices */
     }
-    return best - 1e-12 * fabs(best);
+    return a.top - 1e-12 * fabs(a.top);
 }
 
 /* --- levels near the relaxed ones ------------------------------------------------------------------------------------------ */
@@ -524,7 +490,14 @@ int dil__fit_settle(px_fit *f, const int *node, double upper, int64_t deadline_n
     }
     f->by_damage_warm.base_damage = 1;
     if (f->cap_damage < INFINITY && dil__fit_bound(f, &f->by_damage_warm, 60, f->cap_damage, f->cap_damage) > f->cap_damage) return 1;
+    const uint64_t before = f->n_labels;
+    f->n_rooms = 0;
     for (double room = 2e-3;; room *= 3) {
+        if (f->n_rooms == 0 && f->n_labels - before > FEW_LABELS) { /* not an easy one: knapsacks pay */
+            bound = fmax(bound, dil__fit_rooms(f, &f->warm, upper));
+            if (bound >= upper) return 1;
+            room = 2e-3;
+        }
         const double limit = room < 1e3 ? fmin(upper, bound + room * fabs(bound) + 1e-12) : upper;
         const int rc = dil__fit_labels(f, &f->warm, f->cap_damage < INFINITY ? &f->by_damage_warm : NULL, node, limit, deadline_ns, best);
         if (rc < 0) return -1;

@@ -37,6 +37,14 @@ typedef struct pf_prices {
     double base_damage;   /* 1: the objective is damage, whatever the problem's is */
 } pf_prices;
 
+/* A knapsack over the layers in one budget, the others priced (path_room.c). */
+typedef struct pf_room {
+    int what, n_units;
+    double *rest;  /* [L+1][n_units+1] least priced cost of the positions from i on within so many units; owned, the others lie behind it */
+    double *flat, *floor, *unit; /* scratch; [L+1] least that the positions from i on take, which is not counted; [groups] of the budget */
+} pf_room;
+enum { PF_ROOMS = 3 };
+
 typedef struct px_fit {
     const px_core *c;
     const px_real *real;
@@ -55,7 +63,9 @@ typedef struct px_fit {
     bool has_anchor;
     int *pick;            /* [L] item of the relaxed choice */
     int *level;           /* [L] */
-    double *gradient, *direction; /* [3 * L + 3] */
+    double *gradient, *z, *scratch; /* [3 + 3 * groups], of the climb */
+    pf_room room[PF_ROOMS];
+    int n_rooms;         /* for the structure and prices that dil__fit_rooms was called with last */
     bool merged;         /* all nodes are one: a bound, not a plan */
     uint64_t n_fits, n_labels;
 } px_fit;
@@ -73,7 +83,15 @@ void dil__fit_set_anchor(px_fit *f, const pf_prices *y);
 void dil__fit_rewind(px_fit *f);
 /* Levels near the relaxed choice at y, made feasible and improved by single and paired changes; kept in *best when better. */
 void dil__fit_round(px_fit *f, const pf_prices *y, const int *node, px_plan *best);
-/* Exact: *best holds the structure's best plan if that is better than `upper`. 1 settled, 0 too many labels, -1 no memory. */
+/* Knapsacks at the prices y -> a lower bound, INFINITY where nothing fits, -INFINITY where no budget can bind. */
+double dil__fit_rooms(px_fit *f, const pf_prices *y, double upper);
+/* Of each knapsack what the priced cost without its budget's price can be below `upper`; and the least that the positions from `position`
+ * on add to it when `used` of the budget is gone (of bytes: in the group at hand). */
+void dil__fit_room_limits(const px_fit *f, const pf_prices *y, double upper, double *limit);
+double dil__fit_room_rest(const px_fit *f, int k, int position, double used);
+/* What the priced sum over the layers can be in a plan below `upper`: the bound's constants on the other side. */
+double dil__fit_limit(const px_fit *f, const pf_prices *y, double upper);
+/* Exact, with the knapsacks at hand: *best holds the structure's best plan if that is better than `upper`. 1 settled, 0 too many labels, -1 no memory. */
 int dil__fit_labels(px_fit *f, const pf_prices *y, const pf_prices *y_damage, const int *node, double upper, int64_t deadline_ns,
                     px_plan *best);
 
@@ -119,6 +137,10 @@ static inline double pf_priced(const pf_item *x, const pf_prices *y, int node) {
     const double *n = y->node[node];
     return x->cost + y->damage * x->use[PF_DAMAGE] + y->file * x->use[PF_FILE] + n[PF_BYTES] * x->use[PF_BYTES] +
            n[PF_LOAD] * x->use[PF_LOAD] + n[PF_CHUNK] * x->use[PF_CHUNK];
+}
+
+static inline double pf_base(const pf_item *x, const pf_prices *y, int node) {
+    return pf_priced(x, y, node) - x->cost + (y->base_damage > 0 ? x->use[PF_DAMAGE] : x->cost);
 }
 
 #endif

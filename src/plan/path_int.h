@@ -53,6 +53,7 @@ typedef struct px_core {
     int first_node, last_node;
     double first_bytes, last_bytes;
     const double *head_hop;   /* [S][S] the hop before the last layer; NULL: as hop */
+    const int *twin;          /* [S] the node before it that it can be exchanged for, -1: none; NULL: nobody has one (path_twin.c) */
 } px_core;
 
 static inline double px_bytes(const px_core *c, int l, int q) { return c->bytes[l * c->n_levels + q]; }
@@ -69,6 +70,10 @@ static inline double px_hop(const px_core *c, int s, int t) {
     return c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : dil__px_link_sec(c->links, s, t);
 }
 
+/* The hops from s to a layer, where they are dense. */
+static inline const double *px_hop_row(const px_core *c, int s, int layer) {
+    return (c->head_hop && layer == c->n_layers - 1 ? c->head_hop : c->hop) + (size_t)s * (size_t)c->n_nodes;
+}
 static inline double px_hop_into(const px_core *c, int s, int t, int layer) { /* what layer `layer` on t costs after one on s */
     return c->head_hop && layer == c->n_layers - 1 ? c->head_hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : px_hop(c, s, t);
 }
@@ -233,6 +238,29 @@ bool dil__px_root_init(px_root *r); /* after c, g, best, n_units, deadline_ns */
 bool dil__px_root_run(px_root *r, int n_steps); /* false: no memory */
 void dil__px_root_fini(px_root *r);
 
+/* --- path_climb.c ------------------------------------------------------------------------------------------------------- */
+
+/* A concave function is raised from z [n] on; z becomes the best point met. */
+typedef struct px_climb {
+    int n, rounds;      /* evaluations at most */
+    double enough;      /* a value as good ends it */
+    double still;       /* so does a relative gain below this over some steps */
+    void *ctx;
+    bool (*value_at)(void *ctx, const double *z, double *value, double *gradient); /* false: no memory */
+    bool (*stop)(void *ctx); /* may be NULL */
+    double *scratch;    /* [dil__px_climb_scratch(n)] */
+    double best;        /* out */
+} px_climb;
+size_t dil__px_climb_scratch(int n);
+bool dil__px_climb(px_climb *c, double *z, double step); /* step: its first length */
+
+/* --- path_twin.c: equal nodes ------------------------------------------------------------------------------------------- */
+
+/* twin [S]; the first and last layer's nodes are nobody's twins where they are known. hop must be dense. -> any */
+bool dil__px_find_twins(const px_core *c, int *twin);
+/* Values by node (v[s * stride]) become the mean of their twins'. */
+void dil__px_level_twins(const px_core *c, double *v, size_t stride);
+
 /* --- path_tree.c: the exact search ------------------------------------------------------------------------------------ */
 
 typedef struct px_tree {
@@ -277,8 +305,8 @@ void dil__px_part_fini(px_part *k, const int *node, px_plan *inner, px_plan *who
 
 /* --- path_lns.c: structures by parts ------------------------------------------------------------------------------------ */
 
-/* Least hop + start[t] over the nodes t that follow s. */
-double dil__px_least_next(const px_core *c, int s, const double *start);
+/* Least hop to the layer + start[t] over the nodes t that follow s. */
+double dil__px_least_next(const px_core *c, int s, int layer, const double *start);
 
 enum { PX_LNS_WEIGHTS = 4 };
 typedef struct px_lns px_lns;

@@ -15,6 +15,7 @@ enum { V_COST, V_DAMAGE, V_FILE, V_BYTES, V_LOAD, V_CHUNK, V_SLOWEST, V_N, N_Y =
 
 typedef struct label {
     double v[V_N], priced[N_Y];
+    double byte_price; /* of priced[0] */
     uint32_t parent;
     uint8_t level;
 } label;
@@ -29,6 +30,7 @@ typedef struct run {
     const pf_prices *y[N_Y];
     int n_y;
     double limit[N_Y];       /* of priced sums */
+    double room_limit[PF_ROOMS];
     double *least[N_Y];      /* [L] cheapest priced item of a layer */
     double *rest[N_Y];       /* [L+1] of the positions from i on */
     double *most[PF_N];      /* [L+1] most that the positions from i on can take of damage and file; of the group's bytes, load, chunk */
@@ -48,15 +50,8 @@ static bool reserve(labels *a, size_t n) {
     return true;
 }
 
-static double base(const pf_prices *y, const pf_item *x, int node) {
-    return pf_priced(x, y, node) - x->cost + (y->base_damage > 0 ? x->use[PF_DAMAGE] : x->cost);
-}
-
-/* What the priced sums may reach: the bound's constants on the other side. */
-static double limit_of(const run *r, int k) {
-    const px_fit *f = r->f;
-    const pf_prices *y = r->y[k];
-    double v = y->base_damage > 0 ? f->cap_damage : r->upper - f->fixed;
+double dil__fit_limit(const px_fit *f, const pf_prices *y, double upper) {
+    double v = y->base_damage > 0 ? f->cap_damage : upper - f->fixed;
     if (f->cap_damage < INFINITY) v += y->damage * f->cap_damage;
     if (f->cap_file < INFINITY) v += y->file * f->cap_file;
     v -= y->link_chunk * f->link_chunk;
@@ -78,12 +73,13 @@ static bool prepare(run *r) {
         r->rest[k] = v + (2 * k + 1) * (L + 1);
     }
     for (int k = 0; k < PF_N; k++) r->most[k] = v + (2 * N_Y + k) * (L + 1);
+    dil__fit_room_limits(f, r->y[0], r->upper, r->room_limit);
     for (int k = 0; k < r->n_y; k++) {
-        r->limit[k] = limit_of(r, k);
+        r->limit[k] = dil__fit_limit(f, r->y[k], r->upper);
         for (int i = L - 1; i >= 0; i--) {
             const int l = f->order[i], node = f->group[f->group_of[l]].node;
             double least = INFINITY;
-            for (int j = f->first[l]; j < f->first[l + 1]; j++) least = fmin(least, base(r->y[k], &f->item[j], node));
+            for (int j = f->first[l]; j < f->first[l + 1]; j++) least = fmin(least, pf_base(&f->item[j], r->y[k], node));
             r->least[k][l] = least;
             r->rest[k][i] = r->rest[k][i + 1] + least;
         }
@@ -102,7 +98,7 @@ static bool thin_out(run *r) {
         for (int j = from; j < end; j++) {
             bool keep = true;
             for (int k = 0; k < r->n_y && keep; k++)
-                keep = r->rest[k][0] - r->least[k][l] + base(r->y[k], &f->item[j], node) <= r->limit[k];
+                keep = r->rest[k][0] - r->least[k][l] + pf_base(&f->item[j], r->y[k], node) <= r->limit[k];
             if (keep) f->item[to++] = f->item[j];
         }
         if (to == f->first[l]) return false;
@@ -157,11 +153,23 @@ static int counting(const run *r, int i, const labels *in, int *which) {
     return n;
 }
 
+/* One budget exact, the others priced. */
+static bool has_room(const run *r, int i, const label *x) {
+    const px_fit *f = r->f;
+    for (int k = 0; k < f->n_rooms; k++) {
+        const int what = f->room[k].what;
+        const double used = x->v[what == PF_FILE ? V_FILE : what == PF_DAMAGE ? V_DAMAGE : V_BYTES];
+        const double price = what == PF_FILE ? r->y[0]->file * used : what == PF_DAMAGE ? r->y[0]->damage * used : x->byte_price;
+        if (x->priced[0] - price + dil__fit_room_rest(f, k, i + 1, used) > r->room_limit[k]) return false;
+    }
+    return true;
+}
+
 static bool take(const run *r, int i, const label *from, uint32_t parent, const pf_item *x, label *to) {
     const px_fit *f = r->f;
     const pf_group *g = &f->group[f->group_of[f->order[i]]];
     for (int k = 0; k < r->n_y; k++) {
-        to->priced[k] = from->priced[k] + base(r->y[k], x, g->node);
+        to->priced[k] = from->priced[k] + pf_base(x, r->y[k], g->node);
         if (to->priced[k] + r->rest[k][i + 1] > r->limit[k]) return false;
     }
     to->v[V_COST] = from->v[V_COST] + x->cost;
@@ -171,10 +179,11 @@ static bool take(const run *r, int i, const label *from, uint32_t parent, const 
     to->v[V_LOAD] = from->v[V_LOAD] + x->use[PF_LOAD];
     to->v[V_CHUNK] = from->v[V_CHUNK] + x->use[PF_CHUNK];
     to->v[V_SLOWEST] = from->v[V_SLOWEST];
+    to->byte_price = from->byte_price + r->y[0]->node[g->node][PF_BYTES] * x->use[PF_BYTES];
     to->parent = parent;
     to->level = (uint8_t)x->level;
     return to->v[V_DAMAGE] <= f->cap_damage && to->v[V_FILE] <= f->cap_file && to->v[V_BYTES] <= g->cap[PF_BYTES] &&
-           to->v[V_LOAD] <= g->cap[PF_LOAD];
+           to->v[V_LOAD] <= g->cap[PF_LOAD] && has_room(r, i, to);
 }
 
 /* What is compared. In place of chunk seconds and of the slowest so far, the cost if that becomes the slowest of all: no less in both,

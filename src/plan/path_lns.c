@@ -66,9 +66,9 @@ PX_HOT static double least_dense(const double *restrict hop, const double *restr
     return least[0];
 }
 
-double dil__px_least_next(const px_core *c, int s, const double *start) {
+double dil__px_least_next(const px_core *c, int s, int layer, const double *start) {
     if (c->hop) { /* a hop to itself is no hop: looked at apart */
-        const double *hop = c->hop + (size_t)s * (size_t)c->n_nodes;
+        const double *hop = px_hop_row(c, s, layer);
         return fmin(least_dense(hop, start, s), least_dense(hop + s + 1, start + s + 1, c->n_nodes - s - 1));
     }
     double least = INFINITY;
@@ -92,7 +92,7 @@ static void backward(px_lns *x, int k, int a, int b, int after) {
             for (int n = 1; n <= most && l + n <= b; n++) least = fmin(least, visit_cost(x, k, s, l, n) + row(x->rest, x, k, l + n)[s]);
             start[s] = least;
         }
-        for (int s = 0; l > a && s < S; s++) rest[s] = x->barred[s] ? INFINITY : dil__px_least_next(c, s, start);
+        for (int s = 0; l > a && s < S; s++) rest[s] = x->barred[s] ? INFINITY : dil__px_least_next(c, s, l, start);
     }
 }
 

@@ -99,7 +99,7 @@ static int candidates(const px_ng *x, int l, int s, next *v) {
     const int lo = c->hop ? 0 : c->links->first[s], hi = c->hop ? c->n_nodes : c->links->first[s + 1];
     for (int e = lo; e < hi; e++) {
         const int t = c->hop ? e : c->links->to[e];
-        const double hop = c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : c->links->sec[e];
+        const double hop = c->hop ? px_hop_row(c, s, l)[t] : c->links->sec[e];
         const double least = hop + start0[t];
         if (!(least < enough) || t == s) continue;
         note_next(v, &n, (next){least, hop, t});
@@ -120,7 +120,7 @@ static void rest_at(px_ng *x, int l, int s) {
         return;
     }
     if (n_masks == 1) {
-        rest[0] = dil__px_least_next(x->c, s, x->start0 + cell(x, l, 0));
+        rest[0] = dil__px_least_next(x->c, s, l, x->start0 + cell(x, l, 0));
         return;
     }
     const int n = candidates(x, l, s, v);
@@ -212,7 +212,7 @@ static int next_node(const px_ng *x, int l, int last, unsigned mask) {
     const int lo = dense ? 0 : c->links->first[last], hi = dense ? c->n_nodes : c->links->first[last + 1];
     for (int e = lo; e < hi; e++) {
         const int t = dense ? e : c->links->to[e];
-        const double hop = last < 0 ? c->source[t] : dense ? c->hop[(size_t)last * (size_t)c->n_nodes + (size_t)t] : c->links->sec[e];
+        const double hop = last < 0 ? c->source[t] : dense ? px_hop_row(c, last, l)[t] : c->links->sec[e];
         const size_t j = cell(x, l, t);
         if (t == last || hop + x->start0[j] >= least) continue;
         if (last >= 0) map_bits(x, cell(x, l, last), j, map);
@@ -253,12 +253,12 @@ static bool add_levels(px_ng *x, const px_visit *v, double *damage) {
     int layers[1024];
     for (int i = 0; i < v->n; i++) layers[i] = v->first + i;
     const px_group g = {v->node, v->n, layers};
-    const double store = c->store[v->node];
-    if (!dil__px_group_levels(c, &x->w, &g, v->small ? store / 2 : store, 4 * x->w.n_units, x->level) &&
-        !dil__px_group_levels(c, &x->w, &g, store, 4 * x->w.n_units, x->level)) return false;
+    const double room = dil__px_room(c, v->node, layers, 0, v->n);
+    if (!dil__px_group_levels(c, &x->w, &g, v->small ? fmin(c->store[v->node] / 2, room) : room, 4 * x->w.n_units, x->level) &&
+        !dil__px_group_levels(c, &x->w, &g, room, 4 * x->w.n_units, x->level)) return false;
     for (int i = 0; i < v->n; i++) {
         *damage += px_damage(c, layers[i], x->level[i]);
-        x->used[v->node] += px_bytes(c, layers[i], x->level[i]);
+        x->used[v->node] += px_bytes_on(c, v->node, layers[i], x->level[i]);
     }
     return true;
 }
@@ -411,11 +411,11 @@ static void spread_from(px_ng *x, int l, int s, double least, double limit, doub
     const px_core *c = x->c;
     const size_t k = cell(x, l, s);
     unsigned map[PX_NG_MEMORY];
-    if (c->hop) lower_row(row, c->hop + (size_t)s * (size_t)c->n_nodes, least, c->n_nodes);
+    if (c->hop) lower_row(row, px_hop_row(c, s, l), least, c->n_nodes);
     const int lo = c->hop ? 0 : c->links->first[s], hi = c->hop ? c->n_nodes : c->links->first[s + 1];
     for (int e = lo; e < hi; e++) {
         const int t = c->hop ? e : c->links->to[e];
-        const double hop = c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : c->links->sec[e];
+        const double hop = c->hop ? px_hop_row(c, s, l)[t] : c->links->sec[e];
         const size_t j = cell(x, l, t);
         if (!c->hop) row[t] = fmin(row[t], least + hop);
         if (x->n_memory[j] == 0 || t == s || !(least + hop + x->start0[j] <= limit)) continue;

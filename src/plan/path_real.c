@@ -23,6 +23,7 @@ typedef struct real_job {
     px_real real;
     px_core core;
     double *bytes, *sec, *damage, *file, *store, *hop, *head_hop, *source, *sink, *extra, *home_bytes;
+    int *twin;
     one_case *list;
     size_t n_cases;
     px_plan best;
@@ -43,13 +44,14 @@ static bool job_alloc(real_job *j) {
         if (!(*all[i].v = dil__px_alloc(all[i].n, sizeof(double)))) return false;
     j->best.node = dil__px_alloc(L, sizeof(int));
     j->best.level = dil__px_alloc(L, sizeof(int));
+    j->twin = dil__px_alloc(S, sizeof *j->twin);
     j->list = dil__px_alloc(j->p->tied ? S * S * Q : 1, sizeof *j->list);
-    return j->best.node && j->best.level && j->list;
+    return j->best.node && j->best.level && j->twin && j->list;
 }
 
 static void job_fini(real_job *j) {
     void *all[] = {j->bytes, j->sec, j->damage, j->file, j->feasible_price, j->store, j->hop, j->head_hop, j->source, j->sink, j->extra, j->home_bytes, j->best.node,
-                   j->best.level, j->list};
+                   j->best.level, j->twin, j->list};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -132,6 +134,7 @@ static void allow(real_job *j, int level, int first, int last) {
     j->core.has_ends = first >= 0;
     j->core.first_node = first;
     j->core.last_node = last;
+    j->core.twin = dil__px_find_twins(&j->core, j->twin) ? j->twin : NULL;
     if (first < 0) return;
     j->core.first_bytes = j->bytes[level];
     j->core.last_bytes = home >= 0 ? j->home_bytes[level] : j->bytes[(L - 1) * Q + (size_t)level];
@@ -189,9 +192,10 @@ static bool list_cases(real_job *j) {
              dil__px_weight_init(&j->core, &g, &w, 1, j->dual.y.damage, j->dual.price, ROOT_UNITS);
         for (uint32_t s = 0; ok && s < p->n_nodes; s++) {
             const double root = dil__px_root_from(&j->core, &g, &w, (int)s);
-            if (root == INFINITY) continue;
+            const int *twin = j->core.twin;
+            if (root == INFINITY || (twin && twin[s] >= 0)) continue;
             for (uint32_t t = 0; t < p->n_nodes; t++)
-                if (p->sink_sec[t] < INFINITY)
+                if (p->sink_sec[t] < INFINITY && (!twin || twin[t] < 0 || twin[t] == (int)s))
                     j->list[j->n_cases++] = (one_case){fmax(j->dual.bound, px_seconds(&j->core, &w, root)), (int)q, (int)s, (int)t};
         }
         dil__px_weight_fini(&w);

@@ -146,6 +146,7 @@ static bool ascend(px_root *r, int n_steps) {
         const double upper = r->best->found ? r->best->sec : 1.15 * r->bound;
         const double step = theta * (upper - value) / norm;
         for (int k = 0; k < n; k++) y[k] = fmax(0, y[k] + step * d[k]);
+        dil__px_level_twins(c, y + 1, 1);
     }
     free(y);
     return ok;

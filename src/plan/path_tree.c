@@ -124,6 +124,7 @@ static bool make_children(walk *w, int layer, int last, unsigned mask) {
     for (int s = 0; s < c->n_nodes; s++) {
         const double hop = last < 0 ? c->source[s] : s == last ? INFINITY : px_hop_into(c, last, s, layer);
         if (!(hop < INFINITY)) continue;
+        if (c->twin && w->n_of[s] == 0 && c->twin[s] >= 0 && w->n_of[c->twin[s]] == 0) continue; /* the twin comes first */
         const bool spent = (mask & px_mask_of(g, s)) != 0;
         for (int n = 1; n <= g->run_max[s * c->n_layers + layer]; n++) {
             if (!try_child(w, (px_visit){s, layer, n, true}, hop, mask)) return false;
