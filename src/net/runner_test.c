@@ -45,7 +45,8 @@ typedef struct fake {
     bool woken, reset, down;
     atomic_bool ready;
     atomic_uint max_flying, n_works, n_mixed, fail_at, hold; /* hold 1: answers are kept back */
-    atomic_uint seen_decode_group, n_continued;
+    atomic_uint seen_decode_group, n_continued, n_losses_left;
+    dil_rng loss;
 } fake;
 
 /* With fixed shapes a position is computed in the same shape whenever it is computed: alone, or in a chunk that starts at the same place. */
@@ -94,6 +95,10 @@ static dil_status fake_submit(dil__pipe *p, const dil__work *w, dil_err *err)
     assert_true(f->n < p->depth);
     f->ring[(f->head + f->n++) % DIL__DEPTH_MAX] = a;
     if (f->n > atomic_load(&f->max_flying)) atomic_store(&f->max_flying, f->n);
+    if (atomic_load(&f->n_losses_left) && dil_rng_below(&f->loss, 25) == 0) {
+        atomic_fetch_sub(&f->n_losses_left, 1);
+        f->reset = true;
+    }
     pthread_cond_broadcast(&f->changed);
     pthread_mutex_unlock(&f->lock);
     return DIL_OK;
@@ -373,29 +378,18 @@ static void a_failed_work_fails_its_requests_only(void **state)
     dil_runner_close(r);
 }
 
-static void lose_everything(fake *f)
-{
-    pthread_mutex_lock(&f->lock);
-    f->reset = true;
-    pthread_cond_broadcast(&f->changed);
-    pthread_mutex_unlock(&f->lock);
-}
-
 /* Losses at arbitrary moments, many of them, while prompts and texts of many lengths run: each text is whole, nothing is repeated. */
 static void texts_are_right_over_losses(uint32_t n_seq, uint32_t depth, bool fixed)
 {
     fake *f;
     dil_runner *r = runner_of(&f, n_seq, depth, 256);
     f->pipe.fixed_shapes = fixed;
+    hold(f, true);
+    dil_rng_init(&f->loss, 11 + depth);
+    atomic_store(&f->n_losses_left, 40);
     job *jobs[60];
     for (uint32_t i = 0; i < 60; i++) jobs[i] = start(r, i, 1 + (i * 37) % 120, 1 + (i * 13) % 90, DIL_OK);
-    dil_rng rng;
-    dil_rng_init(&rng, 11 + depth);
-    for (uint32_t k = 0; k < 40; k++) {
-        uint32_t until = atomic_load(&f->n_works) + (uint32_t)dil_rng_below(&rng, 60);
-        while (atomic_load(&f->n_works) < until && !atomic_load(&jobs[59]->done)) dil_sleep_ns(10000);
-        lose_everything(f);
-    }
+    hold(f, false);
     for (uint32_t i = 0; i < 60; i++) {
         wait_for(jobs[i]);
         assert_int_equal(jobs[i]->kind, DIL_GEN_DONE);
@@ -403,6 +397,7 @@ static void texts_are_right_over_losses(uint32_t n_seq, uint32_t depth, bool fix
         check_text(jobs[i]);
         free(jobs[i]);
     }
+    assert_int_equal(atomic_load(&f->n_losses_left), 0);
     assert_true(atomic_load(&f->n_continued) > 0);
     dil_runner_state st;
     dil_runner_get_state(r, &st);
