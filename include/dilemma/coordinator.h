@@ -5,8 +5,10 @@
  *   dil_runner_generate(r, ...);  dil_runner_close(r);
  *
  * The coordinator connects to every node of the plan, sends each the chunks of its layers that it lacks, and is ready when a
- * frame went once around the ring. Hidden states travel from node to node; only token ids pass through here. When a node
- * vanishes, running requests pause: the ring is built again as soon as the node is back, and they go on with the tokens they have. */
+ * frame went once around the ring. Hidden states travel from node to node; only token ids pass through here. Once it was ready
+ * it keeps going: when a node vanishes or a link breaks it plans around it at the same levels, over all nodes of the cluster that
+ * answer, and running requests go on with the tokens they have. Where the others cannot hold the model it waits for the node,
+ * and after patience_sec the requests are told which budget is short. A node that is back is used again when that pays. */
 #ifndef DILEMMA_COORDINATOR_H
 #define DILEMMA_COORDINATOR_H
 
@@ -22,6 +24,9 @@ extern "C" {
 typedef struct dil_ring_opts {
     const dil_keypair *key;   /* this coordinator's; copied. NULL: no CURVE */
     double lost_sec;          /* a node that is silent for so long has vanished; 0: 2 */
+    double patience_sec;      /* requests wait so long for a plan that can run; 0: 30 */
+    double horizon_sec;       /* the network is expected to stay as it is for so long: what a voluntary move must pay in; 0: 3600 */
+    bool stay;                /* never plan again: wait for the plan's own nodes */
     uint32_t n_seq;           /* sequences at once; 0: the plan's */
     uint32_t n_ctx;           /* cached tokens a sequence; 0: the plan's */
     uint32_t chunk;           /* prompt tokens that travel together; 0: 128 */
@@ -29,7 +34,8 @@ typedef struct dil_ring_opts {
     bool fixed_shapes;        /* --deterministic */
 } dil_ring_opts;
 
-/* plan       its stages say who holds what; checked against arch and cluster (names, addresses, keys)
+/* plan       its stages say who holds what; checked against arch and cluster (names, addresses, keys). All three borrowed until the
+ *            runner is closed; its costs make planning again as good as planning
  * model      the file that the plan made; borrowed until the runner is closed, as its tensors are sent from it
  * Errors: DIL_EINFEASIBLE (the plan is of another model), DIL_ENOTFOUND (a node is not in the cluster), DIL_EAUTH (a key is
  * missing or wrong). What a node says comes later, through the state or dil_ring_wait_ready. */

@@ -85,6 +85,14 @@ const dil_stage_opts *dil_stage_get_opts(const dil_stage *s); /* with the defaul
 dil_status dil_stage_measure(const dil_arch *arch, const dil_stage_opts *opts, uint64_t *kv_bytes_per_block,
                              uint64_t *buffer_bytes, dil_err *err);
 
+/* The same for each kind of layer: a planner adds weights and kv_bytes of a node's layers and the largest of their buffers, and never
+ * counts less than the node's stage allocates. opts: n_threads, n_ctx, n_seq, max_batch, kv_type; the layers are not read. */
+typedef struct dil_layer_memory {
+    uint64_t kv_bytes;       /* of a block, all sequences */
+    uint64_t embedding_buffer, block_buffer, head_buffer;
+} dil_layer_memory;
+dil_status dil_engine_layer_memory(const dil_arch *arch, const dil_stage_opts *opts, dil_layer_memory *out, dil_err *err);
+
 /* Calibration tap: called during eval with the input rows of every linear layer (x [n_rows][n_cols], borrowed for the call),
  * named by the weight's tensor name, attn_q/k/v and ffn_gate/up each by their own name. NULL switches it off. */
 typedef void dil_stage_tap_fn(void *ctx, const char *tensor, const float *x, uint64_t n_rows, uint64_t n_cols);

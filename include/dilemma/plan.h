@@ -29,6 +29,18 @@ typedef struct dil_plan_stage { /* a maximal run of consecutive layers on one no
     double hop_sec;          /* of the hidden state to the next stage; after the last: of the token to the entry */
 } dil_plan_stage;
 
+/* Seconds of every layer at its level on each node that could hold it: what planning again at the same levels needs. */
+typedef struct dil_plan_costs {
+    const char **nodes;      /* [n_nodes] */
+    uint32_t n_nodes;
+    uint32_t n_past, batch;  /* as in the profile: decode_sec at n_past cached tokens, prefill_sec within a batch */
+    double *decode_sec;      /* [n_layers][n_nodes] a token */
+    double *prefill_sec;     /* [n_layers][n_nodes] a prompt token */
+    double *per_cached_sec;  /* [n_layers][n_nodes] seconds more for each cached token beyond n_past; NULL: none measured */
+} dil_plan_costs;
+
+#define DIL_PLAN_COSTS_MAX 1000000 /* n_layers * n_nodes; a larger plan is written without */
+
 typedef struct dil_plan {
     const char *model_path, *model_hash; /* hash "" when unknown */
     const char *entry;       /* name of the node where requests arrive */
@@ -45,6 +57,7 @@ typedef struct dil_plan {
     uint32_t n_layers;
     dil_plan_stage *stages;  /* [n_stages], cover all layers in order */
     uint32_t n_stages;
+    dil_plan_costs *costs;   /* NULL: none */
     dil_arena *arena;        /* owns everything; NULL in a plan that the caller filled */
 } dil_plan;
 

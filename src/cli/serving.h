@@ -15,6 +15,7 @@ typedef struct dil_cli_serving {
     uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */
     bool deterministic;
     int speculate;                     /* dil_runner_speculate */
+    double detect_sec, patience_sec, horizon_sec; /* 0: the defaults of dil_ring_opts */
     const dil_plan *plan;              /* NULL: in this process */
     const dil_cluster *cluster;
     const dil_keypair *key;            /* NULL: nodes without keys */

@@ -99,6 +99,7 @@ static void ring_is_up(dil__ring *r, dil__pipe_event *out)
     r->ring_err = (dil_err){0};
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
+    r->news(r->news_ctx);
     dil_log(DIL_LOG_INFO, "ring", "ready: %u stages on %u nodes, the test came back after %.1f ms", r->n_stages, r->n_nodes,
             (double)(dil_now_ns() - r->data_since_ns) * 1e-6);
 }
@@ -242,7 +243,7 @@ static void ring_wake(dil__pipe *p)
     dil__ring_poke(((dil__ring *)p)->wake_fd);
 }
 
-static const char *phase_text(const dil__ring_node *n, char out[160])
+const char *dil__ring_phase_text(const dil__ring_node *n, char out[160])
 {
     double done = n->bytes_total ? 100.0 * (double)(n->bytes_sent + n->bytes_cached) / (double)n->bytes_total : 100;
     switch (n->phase) {
@@ -274,7 +275,7 @@ static void ring_state(dil__pipe *p, dil_runner_state *out)
         char text[160];
         size_t at = strlen(why);
         if (n->phase != DIL__NODE_READY && at + 1 < DIL_ERR_TEXT_MAX)
-            snprintf(why + at, DIL_ERR_TEXT_MAX - at, "%snode %s: %s", at ? "; " : "", n->name, phase_text(n, text));
+            snprintf(why + at, DIL_ERR_TEXT_MAX - at, "%snode %s: %s", at ? "; " : "", n->name, dil__ring_phase_text(n, text));
     }
     pthread_mutex_unlock(&r->lock);
 }
@@ -331,18 +332,21 @@ static dil_status open_ring(dil__ring *r, const dil_plan *plan, const dil_cluste
     return DIL_OK;
 }
 
-dil_status dil_runner_ring(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch, const dil_ring_opts *opts,
-                           dil_runner **out, dil_err *err)
+dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch, const dil_ring_opts *opts,
+                          void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err)
 {
     dil__ring *r = calloc(1, sizeof *r);
     if (!r) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
     if (sodium_init() < 0) return dil_fail(err, DIL_EINTERNAL, "no random numbers");
     r->pipe.ops = &ring_ops;
+    r->news = news;
+    r->news_ctx = news_ctx;
     r->model = model;
     r->secure = opts->key != NULL;
     if (opts->key) r->key = *opts->key;
     r->lost_sec = opts->lost_sec > 0 ? opts->lost_sec : 2;
     r->wake_fd = r->ctl_fd = -1;
+    r->broken_from = r->broken_to = UINT32_MAX;
     zmq_msg_init(&r->answer);
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_t attr;
@@ -352,85 +356,7 @@ dil_status dil_runner_ring(const dil_plan *plan, const dil_cluster *cluster, con
     pthread_condattr_destroy(&attr);
     while (r->session == 0) randombytes_buf(&r->session, sizeof r->session);
     dil_status s = open_ring(r, plan, cluster, arch, opts, err);
-    if (s != DIL_OK) {
-        ring_close(&r->pipe);
-        return s;
-    }
-    return dil__runner_new(&r->pipe, DIL__QUEUE_MAX, out, err);
-}
-
-/* --- looking at it ------------------------------------------------------------------------------------------------------------- */
-
-static dil__ring *ring_of(dil_runner *runner)
-{
-    dil__pipe *p = dil__runner_pipe(runner);
-    return p->ops == &ring_ops ? (dil__ring *)p : NULL;
-}
-
-/* An error that waiting does not mend. */
-static const dil_err *hopeless(const dil__ring *r)
-{
-    for (uint32_t i = 0; i < r->n_nodes; i++) {
-        const dil__ring_node *n = &r->node[i];
-        if (n->phase == DIL__NODE_REFUSES || n->err.code == DIL_EAUTH) return &n->err;
-    }
-    return NULL;
-}
-
-dil_status dil_ring_wait_ready(dil_runner *runner, double timeout_sec, const dil_progress *progress, dil_err *err)
-{
-    dil__ring *r = ring_of(runner);
-    if (!r) return DIL_OK;
-    int64_t end = dil_now_ns() + (int64_t)(timeout_sec * 1e9);
-    dil_status s = DIL_ETIMEOUT;
-    while (s == DIL_ETIMEOUT) {
-        uint64_t done = 0, total = 0;
-        int64_t now = dil_now_ns(), until = now + 100000000 < end ? now + 100000000 : end;
-        pthread_mutex_lock(&r->lock);
-        const dil_err *e = hopeless(r);
-        if (!r->ready && !e) pthread_cond_timedwait(&r->changed, &r->lock, &(struct timespec){until / 1000000000, until % 1000000000});
-        e = hopeless(r);
-        if (r->ready) s = DIL_OK;
-        else if (e) s = dil_fail(err, e->code, "%s", e->text);
-        for (uint32_t i = 0; i < r->n_nodes; i++) {
-            done += r->node[i].bytes_sent + r->node[i].bytes_cached;
-            total += r->node[i].bytes_total;
-        }
-        pthread_mutex_unlock(&r->lock);
-        if (!dil_progress_step(progress, "sending layers", (double)done, (double)total) && s == DIL_ETIMEOUT)
-            return dil_fail(err, DIL_ECANCELED, "canceled while the nodes were loading");
-        if (s == DIL_ETIMEOUT && dil_now_ns() >= end) break;
-    }
-    if (s != DIL_ETIMEOUT) return s;
-    dil_runner_state st = {0};
-    ring_state(&r->pipe, &st);
-    return dil_fail(err, DIL_ETIMEOUT, "not ready within %.3g s: %.400s", timeout_sec, st.why);
-}
-
-size_t dil_ring_nodes(dil_runner *runner, dil_ring_node *out, size_t cap)
-{
-    dil__ring *r = ring_of(runner);
-    if (!r) return 0;
-    int64_t now = dil_now_ns();
-    pthread_mutex_lock(&r->lock);
-    for (uint32_t i = 0; i < r->n_nodes && i < cap; i++) {
-        const dil__ring_node *n = &r->node[i];
-        out[i] = (dil_ring_node){.ready = n->phase == DIL__NODE_READY, .bytes_total = n->bytes_total, .bytes_sent = n->bytes_sent,
-                                 .bytes_cached = n->bytes_cached, .rss_bytes = n->rss_bytes,
-                                 .silent_sec = n->shown_heard_ns ? (double)(now - n->shown_heard_ns) * 1e-9 : 0};
-        snprintf(out[i].name, sizeof out[i].name, "%s", n->name);
-        phase_text(n, out[i].state);
-    }
-    pthread_mutex_unlock(&r->lock);
-    return r->n_nodes;
-}
-
-void dil_ring_get_timing(dil_runner *runner, dil_ring_timing *out)
-{
-    *out = (dil_ring_timing){0};
-    dil__ring *r = ring_of(runner);
-    if (!r) return;
-    pthread_mutex_lock(&r->lock);
-    *out = r->timing;
-    pthread_mutex_unlock(&r->lock);
+    if (s == DIL_OK) *out = r;
+    else ring_close(&r->pipe);
+    return s;
 }

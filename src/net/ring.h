@@ -67,6 +67,9 @@ typedef struct dil__ring {
     int wake_fd;          /* the scheduler's */
     int ctl_fd;           /* the control thread's */
 
+    void (*news)(void *ctx); /* a node came or went, the ring closed or broke: any thread, returns at once */
+    void *news_ctx;
+
     pthread_mutex_t lock; /* guards what follows up to `epoch` */
     pthread_cond_t changed;
     bool loaded;          /* every node holds its stages */
@@ -76,6 +79,7 @@ typedef struct dil__ring {
     char lost_node[DIL_NAME_MAX]; /* because of this one; "": a link */
     bool reset;
     dil_err reset_err, ring_err;
+    uint32_t broken_from, broken_to; /* nodes whose link swallowed a work last; UINT32_MAX: none */
     dil__failed_work failed[DIL__DEPTH_MAX];
     uint32_t n_failed;
     dil_ring_timing timing;
@@ -95,6 +99,11 @@ typedef struct dil__ring {
     atomic_int_fast64_t progress_ns; /* last work sent or result received */
 } dil__ring;
 
+/* ring.c. news must not call back. Errors: those of dil_runner_ring. */
+dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch, const dil_ring_opts *opts,
+                          void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err);
+const char *dil__ring_phase_text(const dil__ring_node *n, char out[160]);
+
 /* ringload.c */
 dil_status dil__ring_build(dil__ring *r, const dil_plan *plan, const dil_cluster *cluster, const dil_arch *arch, const dil_ring_opts *o, dil_err *err);
 void dil__ring_hash(dil__ring *r); /* fills the hashes of every node's chunks. Cost: reads the model once */
@@ -102,7 +111,6 @@ void dil__ring_hash(dil__ring *r); /* fills the hashes of every node's chunks. C
 /* ringctl.c */
 void *dil__ring_control(void *ring); /* the control thread */
 
-/* ring.c */
 void dil__ring_poke(int fd);
 
 #endif

@@ -35,6 +35,7 @@ typedef struct proc {
     pid_t pid;
     char name[8], address[64], cache[300], log[300];
     dil_keypair key;
+    uint64_t memory;
 } proc;
 
 static void logline(void *ctx, dil_log_level level, const char *module, const char *text)
@@ -80,6 +81,7 @@ static void make_node(proc *p, const char *name, const char *memory)
     dil_err err;
     *p = (proc){0};
     snprintf(p->name, sizeof p->name, "%s", name);
+    dil_parse_bytes(memory, &p->memory);
     snprintf(p->cache, sizeof p->cache, "%s/cache-%s", base, name);
     snprintf(p->log, sizeof p->log, "%s/%s.log", base, name);
     char key[400];
@@ -114,9 +116,11 @@ static bool log_has(const proc *p, const char *text)
 
 typedef struct setup {
     dil_cluster cluster;
-    dil_cluster_node nodes[3];
+    dil_cluster_node nodes[4];
     dil_plan plan;
     dil_plan_stage stages[8];
+    dil_plan_layer layers[64];
+    dil_cluster_link links[12];
 } setup;
 
 /* cuts: last layer of each stage; who: index of its node. */
@@ -124,24 +128,36 @@ static void make_plan(setup *s, proc *p, uint32_t n_nodes, const uint32_t *cuts,
 {
     *s = (setup){0};
     for (uint32_t i = 0; i < n_nodes; i++)
-        s->nodes[i] = (dil_cluster_node){.name = p[i].name, .address = p[i].address, .public_key = p[i].key.public_key, .device = "CPU", .cpu = "", .throttle = 1};
+        s->nodes[i] = (dil_cluster_node){.name = p[i].name, .address = p[i].address, .public_key = p[i].key.public_key, .device = "CPU", .cpu = "", .throttle = 1, .memory_bytes = p[i].memory};
     s->cluster = (dil_cluster){.nodes = s->nodes, .n_nodes = n_nodes};
     uint32_t first = 0;
     for (uint32_t i = 0; i < n_stages; i++) {
         s->stages[i] = (dil_plan_stage){.node = p[who[i]].name, .first_layer = first, .last_layer = cuts[i]};
         first = cuts[i] + 1;
     }
-    s->plan = (dil_plan){.context = 512, .sequences = 4, .stages = s->stages, .n_stages = n_stages, .n_layers = dil_arch_n_layers(&arch), .entry = p[0].name};
+    for (uint32_t l = 0; l < dil_arch_n_layers(&arch); l++) s->layers[l] = (dil_plan_layer){.name = "layer", .level = "served"};
+    for (uint32_t i = 0; i < n_stages; i++) {
+        for (uint32_t l = s->stages[i].first_layer; l <= s->stages[i].last_layer; l++) s->layers[l].node = s->stages[i].node;
+    }
+    for (uint32_t a = 0; a < n_nodes; a++) {
+        for (uint32_t b = 0; b < n_nodes; b++) {
+            if (a != b) s->links[s->cluster.n_links++] = (dil_cluster_link){.from = a, .to = b, .latency_sec = 1e-4, .bytes_per_sec = 1e9};
+        }
+    }
+    s->cluster.links = s->links;
+    s->plan = (dil_plan){.layers = s->layers, .context = 512, .sequences = 4, .stages = s->stages, .n_stages = n_stages, .n_layers = dil_arch_n_layers(&arch), .entry = p[0].name};
 }
 
 static const uint32_t cuts3[] = {10, 21, 31};
 static const int who3[] = {0, 1, 2};
 
+static bool stay; /* on the plan as given */
+
 static dil_runner *open_ring(setup *s, const dil_keypair *key, dil_status want)
 {
     dil_runner *r = NULL;
     dil_err err = {0};
-    dil_ring_opts o = {.key = key, .kv_type = DIL_TYPE_F16, .n_seq = 4};
+    dil_ring_opts o = {.key = key, .kv_type = DIL_TYPE_F16, .n_seq = 4, .stay = stay, .patience_sec = 3};
     assert_int_equal(dil_runner_ring(&s->plan, &s->cluster, model, &arch, &o, &r, &err), DIL_OK);
     dil_status st = dil_ring_wait_ready(r, 60, NULL, &err);
     if (st != want) print_error("wait_ready: %s: %s\n", dil_status_name(st), err.text);
@@ -370,7 +386,9 @@ static void fail_a_node(int sig, const char *expect)
     setup s;
     for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
+    stay = true;
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
+    stay = false;
     outcome o = {.kind = -1};
     int32_t prompt[300];
     prompt_of(2, prompt, 300);
@@ -408,6 +426,77 @@ static void fail_a_node(int sig, const char *expect)
     dil_runner_get_state(r, &st);
     assert_true(st.ready);
     assert_int_equal(st.failures, 0);
+    check_ring(r);
+    dil_runner_close(r);
+    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+}
+
+/* The others hold the model: the text goes on without the node, and it is not waited for. */
+static void lose_a_node(int sig)
+{
+    proc p[3];
+    setup s;
+    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "140M"); /* too little for all layers */
+    make_plan(&s, p, 3, cuts3, who3, 3);
+    dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
+    outcome o = {.kind = -1};
+    int32_t prompt[300];
+    prompt_of(2, prompt, 300);
+    dil_gen_req req = {.prompt = prompt, .n_prompt = 300, .max_tokens = N_TOKENS, .sampler = dil_sampler_defaults()};
+    req.sampler.temperature = 0;
+    assert_int_equal(dil_runner_submit(r, &req, watch, &o, NULL, NULL), DIL_OK);
+    wait_tokens(&o, 5);
+    kill(p[1].pid, sig);
+    int64_t t0 = dil_now_ns();
+    uint32_t had = o.n;
+    wait_tokens(&o, had + 2); /* one may have been on its way */
+    print_message("    the pause: %.2f s\n", (double)(dil_now_ns() - t0) * 1e-9);
+    while (o.kind < 0) dil_sleep_ns(1000000);
+    if (o.kind != DIL_GEN_DONE) print_error("%s\n", o.err.text);
+    assert_int_equal(o.kind, DIL_GEN_DONE);
+    assert_memory_equal(o.token, expected[1], sizeof expected[1]);
+    dil_ring_node nodes[3];
+    assert_int_equal(dil_ring_nodes(r, nodes, 3), 2);
+    dil_runner_state st;
+    dil_runner_get_state(r, &st);
+    assert_true(st.ready);
+    assert_int_equal(st.failures, 0);
+    check_ring(r);
+    dil_runner_close(r);
+    kill(p[1].pid, SIGCONT);
+    if (sig == SIGKILL) waitpid(p[1].pid, NULL, 0), p[1].pid = 0;
+    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+}
+
+static void the_others_take_over_from_a_killed_node(void **state) { (void)state; lose_a_node(SIGKILL); }
+static void the_others_take_over_from_a_stopped_node(void **state) { (void)state; lose_a_node(SIGSTOP); }
+
+/* The others cannot hold the model: the requests are told which budget is short, and go on being served when the node is back. */
+static void what_is_short_is_said(void **state)
+{
+    (void)state;
+    proc p[3];
+    setup s;
+    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "80M");
+    make_plan(&s, p, 3, cuts3, who3, 3);
+    dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
+    outcome o = {.kind = -1};
+    int32_t prompt[8];
+    prompt_of(3, prompt, 8);
+    dil_gen_req req = {.prompt = prompt, .n_prompt = 8, .max_tokens = 500, .sampler = dil_sampler_defaults()};
+    assert_int_equal(dil_runner_submit(r, &req, watch, &o, NULL, NULL), DIL_OK);
+    wait_tokens(&o, 5);
+    kill(p[2].pid, SIGKILL);
+    waitpid(p[2].pid, NULL, 0);
+    while (o.kind < 0) dil_sleep_ns(1000000);
+    print_message("    said: %s\n", o.err.text);
+    assert_int_equal(o.kind, DIL_GEN_ERROR);
+    assert_non_null(strstr(o.err.text, "node c"));
+    assert_non_null(strstr(o.err.text, "memory"));
+    dil_err err;
+    assert_int_equal(dil_runner_submit(r, &req, watch, &o, NULL, &err), DIL_ENET);
+    start_node(&p[2], p[2].address, "80M");
+    assert_int_equal(dil_ring_wait_ready(r, 30, NULL, &err), DIL_OK);
     check_ring(r);
     dil_runner_close(r);
     for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
@@ -538,6 +627,9 @@ int main(void)
         cmocka_unit_test(garbage_does_not_stop_a_node),
         cmocka_unit_test(a_corrupted_cache_is_fetched_again),
         cmocka_unit_test(many_streams_fill_the_stages),
+        cmocka_unit_test(the_others_take_over_from_a_killed_node),
+        cmocka_unit_test(the_others_take_over_from_a_stopped_node),
+        cmocka_unit_test(what_is_short_is_said),
         cmocka_unit_test(a_killed_node_is_named_and_taken_in_again),
         cmocka_unit_test(a_stopped_node_is_named_and_taken_in_again),
     };

@@ -14,8 +14,11 @@
 
 enum { WINDOW = 4 /* chunks on the way to one node */, REDIAL_MS = 500, SILENCE_LOADING = 15 /* times lost_sec without an answer to LOAD */ };
 
+#define DETECT_SHARE 0.9 /* of lost_sec: the rest is what noticing takes */
+
 typedef struct ctl {
     dil__ring *r;
+    int64_t woke_ns;
     dil_buf buf;
     zmq_pollitem_t *items; /* [2 * n_nodes + 1] */
 } ctl;
@@ -40,6 +43,7 @@ static void set_phase(dil__ring *r, dil__ring_node *n, dil__node_phase phase)
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
     if (news) dil__ring_poke(r->wake_fd);
+    r->news(r->news_ctx);
 }
 
 static void set_error(dil__ring *r, dil__ring_node *n, const dil_err *e)
@@ -50,6 +54,7 @@ static void set_error(dil__ring *r, dil__ring_node *n, const dil_err *e)
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
     if (news) dil_log(DIL_LOG_WARN, "ring", "node %s: %s", n->name, e->text);
+    r->news(r->news_ctx);
 }
 
 /* node NULL: it was a link. */
@@ -65,6 +70,7 @@ static void reset(dil__ring *r, const dil__ring_node *node, const dil_err *e)
     r->reset_err = *e;
     pthread_mutex_unlock(&r->lock);
     dil__ring_poke(r->wake_fd);
+    r->news(r->news_ctx);
 }
 
 /* --- connecting ------------------------------------------------------------------------------------------------------------- */
@@ -293,7 +299,7 @@ static void watch_connecting(ctl *c, dil__ring_node *n, int64_t now)
     bool stuck = !n->ctl || n->watch.refused || (n->watch.connected && !n->watch.shaken);
     if (n->ctl && (n->watch.refused || now - n->dial_ns > ns(r->lost_sec))) {
         dil_err e;
-        dil__watch_fail(&n->watch, n->address, r->secure ? &r->key : NULL, (double)(now - n->dial_ns) * 1e-9, &e);
+        dil__watch_fail(&n->watch, n->address, r->secure ? &r->key : NULL, r->lost_sec, &e);
         set_error(r, n, &e);
     }
     /* ZeroMQ tries again by itself where nobody listens, but gives up on a handshake that failed. */
@@ -318,7 +324,7 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
     beat(c, n, now);
     double silent = (double)(now - n->heard_ns) * 1e-9;
     dil_err e;
-    if (silent > c->r->lost_sec) {
+    if (silent > DETECT_SHARE * c->r->lost_sec) {
         dil_fail(&e, DIL_ENET, "node %s (%s) vanished: no word for %.1f s", n->name, n->address, silent);
         lose(c, n, &e);
     } else if (n->phase == DIL__NODE_LOADS && now - n->sent_ns > ns(c->r->lost_sec * SILENCE_LOADING)) {
@@ -334,7 +340,7 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
 static void watch_ring(ctl *c, int64_t now)
 {
     dil__ring *r = c->r;
-    if (atomic_load(&r->n_flying) == 0 || now - atomic_load(&r->progress_ns) < ns(r->lost_sec)) return;
+    if (atomic_load(&r->n_flying) == 0 || now - atomic_load(&r->progress_ns) < ns(DETECT_SHARE * r->lost_sec)) return;
     uint32_t at = r->n_stages;
     for (uint32_t i = 0; i < r->n_nodes; i++) {
         const dil__ring_node *n = &r->node[i];
@@ -344,6 +350,10 @@ static void watch_ring(ctl *c, int64_t now)
         if (r->node[r->stage_node[i]].status.last_work > r->node[r->stage_node[i + 1]].status.last_work) at = i;
     }
     dil_err e;
+    pthread_mutex_lock(&r->lock);
+    r->broken_from = at < r->n_stages ? r->stage_node[at] : UINT32_MAX;
+    r->broken_to = at < r->n_stages ? r->stage_node[at + 1] : UINT32_MAX;
+    pthread_mutex_unlock(&r->lock);
     if (at < r->n_stages)
         dil_fail(&e, DIL_ENET, "the link from node %s to node %s is broken: a work went in and did not arrive", r->node[r->stage_node[at]].name,
                  r->node[r->stage_node[at + 1]].name);
@@ -351,6 +361,19 @@ static void watch_ring(ctl *c, int64_t now)
     atomic_store(&r->progress_ns, now);
     dil_log(DIL_LOG_WARN, "ring", "%s", e.text);
     reset(r, NULL, &e);
+}
+
+/* A machine that was suspended, or so busy that this thread did not run, has missed words that were said: that is not silence. */
+static void excuse_own_sleep(ctl *c, int64_t now)
+{
+    int64_t slept = c->woke_ns ? now - c->woke_ns : 0;
+    c->woke_ns = now;
+    if (slept < ns(c->r->lost_sec / 3)) return;
+    for (uint32_t i = 0; i < c->r->n_nodes; i++) {
+        dil__ring_node *n = &c->r->node[i];
+        n->heard_ns = n->heard_ns + slept < now ? n->heard_ns + slept : now;
+    }
+    atomic_store(&c->r->progress_ns, now);
 }
 
 static int wait_sockets(ctl *c)
@@ -392,6 +415,7 @@ void *dil__ring_control(void *ring)
             read_socket(&c, &r->node[i], r->node[i].bulk);
         }
         int64_t now = dil_now_ns();
+        excuse_own_sleep(&c, now);
         for (uint32_t i = 0; i < r->n_nodes; i++) tick_node(&c, &r->node[i], now);
         watch_ring(&c, now);
     }

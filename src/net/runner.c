@@ -470,7 +470,7 @@ static void take_event(dil_runner *r, const dil__pipe_event *ev)
         if (f) fail_flight(r, f, &ev->err);
         break;
     case DIL__PIPE_RESET:
-        if (atomic_load(&r->n_active)) atomic_fetch_add(&r->n_recoveries, 1);
+        if (!r->down && atomic_load(&r->n_active)) atomic_fetch_add(&r->n_recoveries, 1);
         take_reset(r);
         break;
     case DIL__PIPE_UP: r->down = false; break;

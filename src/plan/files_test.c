@@ -36,7 +36,9 @@ static const char plan_text[] =
     " \"layers\": [{\"layer\": 0, \"name\": \"embedding\", \"node\": \"a\", \"level\": \"Q8_0\", \"types\": {\"token_embd\": \"Q8_0\"}, \"bytes\": 5},"
     " {\"layer\": 1, \"name\": \"head\", \"node\": \"b\", \"level\": \"Q8_0\", \"types\": {}, \"bytes\": 6}],"
     " \"stages\": [{\"node\": \"a\", \"first_layer\": 0, \"last_layer\": 0, \"bytes\": 5, \"compute_sec\": 0.1, \"hop_sec\": 0.2},"
-    " {\"node\": \"b\", \"first_layer\": 1, \"last_layer\": 1, \"bytes\": 6, \"compute_sec\": 0.1, \"hop_sec\": 0.2}]}";
+    " {\"node\": \"b\", \"first_layer\": 1, \"last_layer\": 1, \"bytes\": 6, \"compute_sec\": 0.1, \"hop_sec\": 0.2}],"
+    " \"costs\": {\"nodes\": [\"a\", \"b\", \"c\"], \"n_past\": 16, \"batch\": 32, \"decode_sec\": [[1, 2, 3], [4, 5, 6]],"
+    " \"prefill_sec\": [[0.5, 0.25, 0.125], [7, 8, 9]]}}";
 
 static char *temp_path(const char *name)
 {
@@ -108,6 +110,12 @@ static void plan_survives_writing(void **state)
     assert_string_equal(q->stages[1].node, "b");
     assert_string_equal(q->layers[0].types[0].type, "Q8_0");
     assert_int_equal(q->layers[1].bytes, 6);
+    assert_non_null(q->costs);
+    assert_int_equal(q->costs->n_nodes, 3);
+    assert_string_equal(q->costs->nodes[2], "c");
+    assert_int_equal(q->costs->batch, 32);
+    assert_true(q->costs->decode_sec[3] == 4 && q->costs->prefill_sec[2] == 0.125);
+    assert_null(q->costs->per_cached_sec);
     dil_plan_free(p);
     dil_plan_free(q);
 }
@@ -197,6 +205,13 @@ static void lies_in_a_plan_are_refused(void **state)
         {"\"stages\": [", "\"stages\": [], \"x\": [", "stages end"},
         {"\"layers\": [", "\"layers\": [], \"x\": [", "layers"},
         {"\"entry\": \"a\"", "\"entry\": \"\"", "entry"},
+        {"\"nodes\": [\"a\", \"b\", \"c\"]", "\"nodes\": [\"a\", \"b\"]", "decode_sec"},
+        {"\"nodes\": [\"a\", \"b\", \"c\"]", "\"nodes\": [\"a\", \"b\", \"b\"]", "occurs twice"},
+        {"[4, 5, 6]", "[4, -5, 6]", "decode_sec"},
+        {"[4, 5, 6]", "[4, null, 6]", "decode_sec"},
+        {"[[1, 2, 3], [4, 5, 6]]", "[[1, 2, 3]]", "rows"},
+        {"\"batch\": 32", "\"batch\": 0", "batch"},
+        {"\"costs\": {", "\"costs\": 3, \"x\": {", "costs"},
     };
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) refuses(parse_plan, plan_text, &edits[i]);
 }

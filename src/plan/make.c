@@ -1,5 +1,6 @@
 /* dil_plan_make: measurements in, plan.json out. Without a quality budget it solves twice: the fastest plan within a size alone
  * would be the worst file, so the least damage within size and storage is found first and (1 + slack) of it becomes the budget. */
+#include "plan/plancosts.h"
 #include "plan/problem_impl.h"
 
 #include <math.h>
@@ -135,8 +136,9 @@ dil_plan *dil__plan_from_solution(const dil_profile *prof, const dil_cluster *cl
     }
     if (ok) {
         cut_stages(plan, s->node);
-        return plan;
+        ok = dil__plan_costs_fill(plan, prof);
     }
+    if (ok) return plan;
     dil_plan_free(plan);
     return NULL;
 }

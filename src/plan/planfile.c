@@ -1,7 +1,7 @@
 /* plan.json. The stages follow from the layers, so reading checks that they do: the pipeline trusts them. */
 #include <dilemma/plan.h>
 
-#include "plan/jsonfile.h"
+#include "plan/plancosts.h"
 
 #include <math.h>
 #include <string.h>
@@ -83,7 +83,8 @@ static dil_status check(const dil_plan *p, const char *what, dil_err *err)
         dil__where(where, "%s: layers[%u]", what, i);
         s = check_layer(&p->layers[i], where, err);
     }
-    return s == DIL_OK ? check_stages(p, what, err) : s;
+    if (s == DIL_OK) s = check_stages(p, what, err);
+    return s == DIL_OK ? dil__plan_costs_check(p, what, err) : s;
 }
 
 static dil_status read_types(const json_t *o, const char *where, dil_plan_layer *l, dil_arena *a, dil_err *err)
@@ -191,6 +192,7 @@ static dil_status read_plan(const json_t *doc, const char *what, void *object, d
     dil_status s = read_scalars(doc, what, p, err);
     if (s == DIL_OK) s = read_layers(doc, what, p, err);
     if (s == DIL_OK) s = read_stages(doc, what, p, err);
+    if (s == DIL_OK) s = dil__plan_costs_read(doc, what, p, err);
     return s == DIL_OK ? check(p, what, err) : s;
 }
 
@@ -249,7 +251,9 @@ dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err)
 {
     dil_status s = check(p, path, err);
     if (s != DIL_OK) return s;
-    json_t *doc = plan_json(p);
+    json_t *doc = plan_json(p), *costs = p->costs ? dil__plan_costs_json(p) : NULL;
+    if (doc && costs) json_object_set_new(doc, "costs", costs);
+    else json_decref(costs);
     if (!doc) return dil_fail(err, DIL_EFORMAT, "%s: a name is not valid UTF-8, or out of memory", path);
     s = dil__json_save(path, doc, err);
     json_decref(doc);

@@ -64,33 +64,14 @@ static void choose_kept(const dil__profiler *p, size_t kind, bool *keep)
     }
 }
 
-static dil_status raise_to_stage(const dil_arch *arch, const dil_stage_opts *opts, uint32_t first, uint32_t last, uint64_t *buffer, dil_err *err)
-{
-    dil_stage_opts o = *opts;
-    uint64_t kv, bytes;
-    o.first_layer = first;
-    o.last_layer = last;
-    dil_status st = dil_stage_measure(arch, &o, &kv, &bytes, err);
-    if (st == DIL_OK && bytes > *buffer) *buffer = bytes;
-    return st;
-}
-
-/* What the stages of a plan allocate, as the planner counts it: a node's buffer is the largest of its layers' figures. A stage of
- * blocks holds more than one block alone does, the head more beside blocks than alone, and with the embedding it may be more or
- * less, as the allocator happens to pack. So each kind has the largest figure of all stages with it: a node is never asked for more
- * than it was planned to give. From the third block on nothing changes; four and all of them are tried. */
 dil_status dil__profile_memory(const dil_arch *arch, const dil_stage_opts *opts, dil__memory *m, dil_err *err)
 {
-    uint32_t n = arch->n_blocks, head = n + 1;
-    *m = (dil__memory){.kv[DIL__BLOCK] = dil_arch_kv_bytes(arch, opts->n_ctx, opts->kv_type) * opts->n_seq};
-    dil_status st = raise_to_stage(arch, opts, 0, 0, &m->buffer[DIL__EMBEDDING], err);
-    if (st == DIL_OK) st = raise_to_stage(arch, opts, head, head, &m->buffer[DIL__HEAD], err);
-    for (uint32_t k = 1; k <= n && st == DIL_OK; k = k < 4 || k == n ? k + 1 : n) {
-        st = raise_to_stage(arch, opts, 1, k, &m->buffer[DIL__BLOCK], err);
-        if (st == DIL_OK) st = raise_to_stage(arch, opts, 0, k, &m->buffer[DIL__BLOCK], err);
-        if (st == DIL_OK) st = raise_to_stage(arch, opts, head - k, head, &m->buffer[DIL__HEAD], err);
-    }
-    return st == DIL_OK ? raise_to_stage(arch, opts, 0, head, &m->buffer[DIL__HEAD], err) : st;
+    dil_layer_memory of;
+    dil_status st = dil_engine_layer_memory(arch, opts, &of, err);
+    if (st == DIL_OK)
+        *m = (dil__memory){.kv[DIL__BLOCK] = of.kv_bytes, .buffer[DIL__EMBEDDING] = of.embedding_buffer, .buffer[DIL__BLOCK] = of.block_buffer,
+                           .buffer[DIL__HEAD] = of.head_buffer};
+    return st;
 }
 
 static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer, size_t q, dil_arena *a, dil_profile_level *out, dil_err *err)
