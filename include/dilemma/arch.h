@@ -11,11 +11,17 @@
 extern "C" {
 #endif
 
-typedef enum dil_family { DIL_FAMILY_LLAMA, DIL_FAMILY_OPT } dil_family; /* grows: Qwen2/3, GPT-2, Gemma, Phi-3 */
+/* Mistral models are llama's: GGUF has no other name for them. */
+typedef enum dil_family {
+    DIL_FAMILY_LLAMA, DIL_FAMILY_OPT, DIL_FAMILY_QWEN2, DIL_FAMILY_QWEN3, DIL_FAMILY_SMOLLM3, DIL_FAMILY_GPT2, DIL_FAMILY_GEMMA2,
+    DIL_FAMILY_GEMMA3, DIL_FAMILY_PHI3
+} dil_family;
+#define DIL_FAMILY_LAST DIL_FAMILY_PHI3
 typedef enum dil_norm { DIL_NORM_RMS, DIL_NORM_LAYER } dil_norm;
-typedef enum dil_act { DIL_ACT_SILU, DIL_ACT_RELU, DIL_ACT_GELU } dil_act;
+typedef enum dil_act { DIL_ACT_SILU, DIL_ACT_RELU, DIL_ACT_GELU, DIL_ACT_GELU_TANH } dil_act; /* GELU by erf, or by its tanh formula */
 typedef enum dil_positions { DIL_POS_ROPE_NORM, DIL_POS_ROPE_NEOX, DIL_POS_LEARNED } dil_positions;
 
+/* Where a number is said to be off at 0, 0 is what most families have. */
 typedef struct dil_arch {
     dil_family family;
     char name[32];              /* GGUF general.architecture */
@@ -31,14 +37,29 @@ typedef struct dil_arch {
     float norm_eps;
     bool norm_before;           /* pre-norm; false: OPT-350M's post-norm */
     bool final_norm;            /* OPT-350M has none */
+    bool post_norms;            /* besides, a norm of what attention and FFN give, before each is added (Gemma) */
+    bool qk_norm;               /* an RMS norm of every head's query and key before rope (Qwen3, Gemma 3) */
     dil_positions positions;
     uint32_t position_offset;   /* OPT: 2 */
     float rope_freq_base, rope_scale; /* rope_scale: multiplies positions, 1 / (linear scaling factor); 1: none */
     uint32_t rope_dims;
     bool rope_freqs;            /* tensor rope_freqs.weight [rope_dims / 2] divides the frequencies (Llama 3 scaling) */
+    bool rope_long;             /* tensors rope_factors_long and _short do: long where the context exceeds rope_ctx (Phi-3) */
+    uint32_t rope_ctx;          /* of rope_long: the context before it was stretched */
+    float rope_gain;            /* of rope_long: multiplies sine and cosine; 0: off */
+    uint32_t no_rope_period;    /* every so many blocks, the last of them has no positions at all (SmolLM3: 4); 0: off */
+    uint32_t window;            /* a token attends to so many positions, its own included, in the windowed blocks; 0: off */
+    uint32_t window_period;     /* every so many blocks, the last of them is not windowed (Gemma 2: 2, 3: 6); 0: all are */
+    float window_rope_base, window_rope_scale; /* of the windowed blocks; base 0: as the others */
+    float attn_scale;           /* multiplies q k; 0: 1 / sqrt(head_dim) */
+    float attn_softcap, final_softcap; /* c: x becomes c tanh(x / c), of q k and of the logits (Gemma 2: 50, 30); 0: off */
+    float embd_scale;           /* multiplies the looked-up rows (Gemma: sqrt(n_embd)); 0: off */
     dil_act act;
-    bool gated_ffn;             /* gate * act, as Llama */
-    bool attn_bias, ffn_bias;   /* biases on all linear layers of the attention (q, k, v, output), of the FFN */
+    bool gated_ffn;             /* act(gate) * up, as Llama */
+    bool fused_qkv;             /* one tensor attn_qkv, rows of q, then k, then v */
+    bool fused_gate_up;         /* ffn_up holds the rows of gate, then up (Phi-3) */
+    bool qkv_bias, out_bias;    /* biases of q, k and v (Qwen2), of attn_output */
+    bool ffn_bias;              /* on all linear layers of the FFN */
     bool tied_head;             /* head uses token_embd */
 } dil_arch;
 
@@ -55,14 +76,17 @@ typedef struct dil_arch {
  * tensor, found and expected; DIL_ELIMIT the dimension and its maximum. */
 dil_status dil_arch_read(const dil_gguf *g, dil_arch *out, dil_err *err);
 
-/* Puts the metadata that dil_arch_read reads back as *a; what it takes from the tensor table (vocabulary, tied head,
- * rope_freqs, Llama's biases) follows from the tensors that the caller announces. */
+/* Puts the metadata that dil_arch_read reads back as *a; what it takes from the tensor table (vocabulary, tied head, rope_freqs
+ * and rope_long, fused tensors, biases of others than OPT) follows from the tensors that the caller announces.
+ * Errors: DIL_EUNSUPPORTED for what the family's metadata cannot say. */
 dil_status dil_arch_put(dil_gguf_writer *w, const dil_arch *a, dil_err *err);
 
 uint32_t dil_arch_n_layers(const dil_arch *a); /* n_blocks + 2 */
+bool dil_arch_is_windowed(const dil_arch *a, uint32_t block); /* 0-based block */
+bool dil_arch_has_rope(const dil_arch *a, uint32_t block);
 
 /* The tensors of one layer (planner's numbering). Every tensor of the file is listed; one that several layers need is listed
- * in each, with `shared` set in all but the first: token_embd in a tied head, rope_freqs in every block after the first.
+ * in each, with `shared` set in all but the first: token_embd in a tied head, rope_freqs (and rope_factors_*) in every block after the first.
  * Linear weights are the ones that quantization may change; norms, biases and the position table (which may be F16 or BF16)
  * stay as they are. Layer 0 holds token_embd, position_embd and project_in; the last output_norm, project_out and output. */
 typedef struct dil_layer_tensor {

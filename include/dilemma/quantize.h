@@ -40,6 +40,7 @@ typedef struct dil_quantize_opts {
 } dil_quantize_opts;
 
 typedef struct dil_quantize_report {
+    dil_quantize_method method;  /* what was done: GPTQ in place of LAYERWISE where that does not know the architecture */
     uint64_t bytes, n_params;    /* of all tensors, a tied table once */
     double bits_per_weight, ratio_to_fp32;
     uint32_t n_changed, n_fallback; /* tensors written at another type; of which the type asked for does not fit the rows */

@@ -65,7 +65,7 @@ static int run(int argc, char **argv)
     dil_quantize_report r;
     if (dil_quantize(pos.item[0], &o, out, dil_cli_progress(), &r, &err) != DIL_OK) return dil_cli_fail("quantize", &err);
     dil_cli_progress_done();
-    if (json) return print_json(out, method, &r, &err) == DIL_OK ? 0 : dil_cli_fail("quantize", &err);
+    if (json) return print_json(out, dil_quantize_method_name(r.method), &r, &err) == DIL_OK ? 0 : dil_cli_fail("quantize", &err);
     if (!dil_cli_quiet) print_report(out, &r);
     return 0;
 }

@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NODES_PER_BLOCK 40 /* the longest block has 30; attention of one more group adds GROUP_NODES */
-#define GROUP_NODES 16
+#define NODES_PER_BLOCK 64 /* the longest block has 45; attention of one more group adds GROUP_NODES */
+#define GROUP_NODES 20
 #define NODES_FIXED 64
 
 /* --- small parts ----------------------------------------------------------------------------------------------------- */
@@ -45,13 +45,16 @@ static struct ggml_tensor *input(dil__build *b, enum ggml_type type, int64_t n0,
 
 /* --- attention ------------------------------------------------------------------------------------------------------- */
 
-static struct ggml_tensor *rope(dil__build *b, struct ggml_tensor *x)
+static struct ggml_tensor *rope(dil__build *b, struct ggml_tensor *x, uint32_t block)
 {
     const dil_arch *a = b->gs->arch;
-    if (a->positions == DIL_POS_LEARNED) return x;
+    const dil__weights *w = b->gs->weights;
+    if (!dil_arch_has_rope(a, block)) return x;
+    bool windowed = a->window_rope_base > 0 && dil_arch_is_windowed(a, block);
+    float base = windowed ? a->window_rope_base : a->rope_freq_base, scale = windowed ? a->window_rope_scale : a->rope_scale;
+    struct ggml_tensor *factors = !a->rope_long ? w->rope_freqs : b->gs->kv->n_ctx > a->rope_ctx ? w->rope_long : w->rope_short;
     int mode = a->positions == DIL_POS_ROPE_NEOX ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
-    return ggml_rope_ext(b->ctx, x, b->graph->pos, b->gs->weights->rope_freqs, (int)a->rope_dims, mode, 0, a->rope_freq_base,
-                         a->rope_scale, 0, 1, 0, 0);
+    return ggml_rope_ext(b->ctx, x, b->graph->pos, factors, (int)a->rope_dims, mode, 0, base, scale, 0, a->rope_gain > 0 ? a->rope_gain : 1, 0, 0);
 }
 
 /* Cells [0, n_kv) of n_seq consecutive sequences, as [head_dim][n_kv][n_head_kv][n_seq]; `cache` is what set_rows returned, so
@@ -63,14 +66,21 @@ static struct ggml_tensor *cache_view(dil__build *b, struct ggml_tensor *cache, 
     return ggml_view_4d(b->ctx, cache, a->head_dim, n_kv, a->n_head_kv, n_seq, row, head, row * b->gs->kv->n_cells, 0);
 }
 
+static struct ggml_tensor *soft_cap(dil__build *b, struct ggml_tensor *x, float scale, float cap)
+{
+    return ggml_scale(b->ctx, ggml_tanh(b->ctx, ggml_scale(b->ctx, x, scale / cap)), cap);
+}
+
 static struct ggml_tensor *plain_attention(dil__build *b, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
                                            struct ggml_tensor *mask, float scale)
 {
+    float cap = b->gs->arch->attn_softcap;
     struct ggml_tensor *turned = ggml_transpose(b->ctx, v);
     b->graph->view[b->graph->n_views - 1].v_turned = turned;
     struct ggml_tensor *kq = ggml_mul_mat(b->ctx, k, q);
     ggml_prec_set_acc(kq, GGML_PREC_F32);
-    kq = ggml_soft_max_ext(b->ctx, kq, mask, scale, 0);
+    if (cap > 0) kq = soft_cap(b, kq, scale, cap);
+    kq = ggml_soft_max_ext(b->ctx, kq, mask, cap > 0 ? 1 : scale, 0);
     struct ggml_tensor *vt = ggml_cont(b->ctx, turned);
     struct ggml_tensor *y = ggml_mul_mat(b->ctx, vt, kq); /* [head_dim][n_tok][n_head][n_seq] */
     return ggml_cont(b->ctx, ggml_permute(b->ctx, y, 0, 2, 1, 3));
@@ -78,39 +88,64 @@ static struct ggml_tensor *plain_attention(dil__build *b, struct ggml_tensor *q,
 
 /* The rows of one group attend; [head_dim][n_head][n_tok][n_seq]. */
 static struct ggml_tensor *attend(dil__build *b, uint32_t g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
-                                  size_t row)
+                                  size_t row, bool windowed)
 {
     const dil_arch *a = b->gs->arch;
     dil__graph *gr = b->graph;
     uint32_t n_seq = gr->shape.group[g].n_seq, n_tok = gr->shape.group[g].n_tok;
     uint32_t n_kv = gr->shape.n_kv ? gr->shape.n_kv : b->gs->kv->n_cells;
-    struct ggml_tensor *kg = cache_view(b, k, n_kv, n_seq), *vg = cache_view(b, v, n_kv, n_seq);
+    struct ggml_tensor *kg = cache_view(b, k, n_kv, n_seq), *vg = cache_view(b, v, n_kv, n_seq), *mask = gr->mask[windowed][g];
     gr->view[gr->n_views++] = (dil__kv_view){.k = kg, .v = vg, .group = g};
     struct ggml_tensor *qg = ggml_view_4d(b->ctx, q, a->head_dim, n_tok, a->n_head, n_seq, q->nb[2], q->nb[1], q->nb[2] * n_tok,
                                           q->nb[2] * row);
-    float scale = 1.0f / sqrtf((float)a->head_dim);
-    if (b->gs->no_flash) return plain_attention(b, qg, kg, vg, gr->mask[g], scale);
-    struct ggml_tensor *y = ggml_flash_attn_ext(b->ctx, qg, kg, vg, gr->mask[g], scale, 0, 0);
+    float scale = a->attn_scale > 0 ? a->attn_scale : 1.0f / sqrtf((float)a->head_dim);
+    if (b->gs->no_flash) return plain_attention(b, qg, kg, vg, mask, scale);
+    struct ggml_tensor *y = ggml_flash_attn_ext(b->ctx, qg, kg, vg, mask, scale, 0, a->attn_softcap);
     ggml_prec_set_acc(y, GGML_PREC_F32);
     return y;
+}
+
+typedef struct qkv { struct ggml_tensor *q, *k, *v; } qkv; /* [head_dim][heads][rows]; v flat */
+
+static struct ggml_tensor *part_of(dil__build *b, struct ggml_tensor *all, int64_t from, int64_t n)
+{
+    return ggml_cont(b->ctx, ggml_view_2d(b->ctx, all, n, all->ne[1], all->nb[1], (size_t)from * all->nb[0]));
+}
+
+static qkv project(dil__build *b, struct ggml_tensor *x, const dil__block *w)
+{
+    const dil_arch *a = b->gs->arch;
+    int64_t n = x->ne[1], n_q = (int64_t)a->n_head * a->head_dim, n_kv = (int64_t)a->n_head_kv * a->head_dim;
+    qkv p;
+    if (a->fused_qkv) {
+        struct ggml_tensor *all = dil__build_linear(b, x, &w->qkv);
+        p = (qkv){part_of(b, all, 0, n_q), part_of(b, all, n_q, n_kv), part_of(b, all, n_q + n_kv, n_kv)};
+    } else {
+        p.q = dil__build_linear(b, x, &w->q);
+        p.k = dil__build_linear(b, x, &w->k);
+        p.v = dil__build_linear(b, x, &w->v);
+    }
+    p.q = ggml_reshape_3d(b->ctx, p.q, a->head_dim, a->n_head, n);
+    p.k = ggml_reshape_3d(b->ctx, p.k, a->head_dim, a->n_head_kv, n);
+    if (!a->qk_norm) return p;
+    p.q = dil__build_norm(b, p.q, &w->q_norm);
+    p.k = dil__build_norm(b, p.k, &w->k_norm);
+    return p;
 }
 
 struct ggml_tensor *dil__build_attention(dil__build *b, struct ggml_tensor *x, uint32_t block)
 {
     const dil_arch *a = b->gs->arch;
-    const dil__block *w = &b->gs->weights->block[block];
     const dil__kv *kv = b->gs->kv;
     dil__graph *gr = b->graph;
     int64_t n = gr->shape.n_rows, width = (int64_t)a->n_head * a->head_dim;
-    struct ggml_tensor *q = ggml_reshape_3d(b->ctx, dil__build_linear(b, x, &w->q), a->head_dim, a->n_head, n);
-    struct ggml_tensor *k = ggml_reshape_3d(b->ctx, dil__build_linear(b, x, &w->k), a->head_dim, a->n_head_kv, n);
-    struct ggml_tensor *v = dil__build_linear(b, x, &w->v);
-    q = rope(b, q);
-    k = rope(b, k);
-    k = ggml_reshape_2d(b->ctx, k, (int64_t)a->head_dim * a->n_head_kv, n);
+    uint32_t of_model = b->gs->layers->first_block + block;
+    qkv p = project(b, x, &b->gs->weights->block[block]);
+    struct ggml_tensor *q = rope(b, p.q, of_model);
+    struct ggml_tensor *k = ggml_reshape_2d(b->ctx, rope(b, p.k, of_model), (int64_t)a->head_dim * a->n_head_kv, n);
     ggml_build_forward_expand(gr->g, q);
     struct ggml_tensor *kc = ggml_set_rows(b->ctx, kv->k[block], k, gr->cells);
-    struct ggml_tensor *vc = ggml_set_rows(b->ctx, kv->v[block], v, gr->cells);
+    struct ggml_tensor *vc = ggml_set_rows(b->ctx, kv->v[block], p.v, gr->cells);
     ggml_build_forward_expand(gr->g, kc);
     ggml_build_forward_expand(gr->g, vc);
     if (gr->shape.n_want == 0 && b->gs->layers->last_block && block + 1 == b->gs->layers->n_blocks) return NULL;
@@ -118,7 +153,7 @@ struct ggml_tensor *dil__build_attention(dil__build *b, struct ggml_tensor *x, u
     size_t row = 0;
     for (uint32_t g = 0; g < gr->shape.n_groups; g++) {
         int64_t rows = (int64_t)gr->shape.group[g].n_seq * gr->shape.group[g].n_tok;
-        struct ggml_tensor *y = ggml_reshape_2d(b->ctx, attend(b, g, q, kc, vc, row), width, rows);
+        struct ggml_tensor *y = ggml_reshape_2d(b->ctx, attend(b, g, q, kc, vc, row, dil_arch_is_windowed(a, of_model)), width, rows);
         if (gr->shape.n_groups == 1) return y;
         all = ggml_set_2d_inplace(b->ctx, all, y, all->nb[1], row * all->nb[1]); /* the group's queries are no longer needed */
         row += (size_t)rows;
@@ -128,20 +163,34 @@ struct ggml_tensor *dil__build_attention(dil__build *b, struct ggml_tensor *x, u
 
 /* --- block ----------------------------------------------------------------------------------------------------------- */
 
+static const enum ggml_glu_op gated_op[] = {[DIL_ACT_SILU] = GGML_GLU_OP_SWIGLU, [DIL_ACT_RELU] = GGML_GLU_OP_REGLU,
+                                            [DIL_ACT_GELU] = GGML_GLU_OP_GEGLU_ERF, [DIL_ACT_GELU_TANH] = GGML_GLU_OP_GEGLU};
+static const enum ggml_unary_op plain_op[] = {[DIL_ACT_SILU] = GGML_UNARY_OP_SILU, [DIL_ACT_RELU] = GGML_UNARY_OP_RELU,
+                                              [DIL_ACT_GELU] = GGML_UNARY_OP_GELU_ERF, [DIL_ACT_GELU_TANH] = GGML_UNARY_OP_GELU};
+
+/* ggml's own looks the function up in a table of halves; the reference arithmetic computes it: x sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)). */
+static struct ggml_tensor *exact_gelu(dil__build *b, struct ggml_tensor *up, struct ggml_tensor *gate)
+{
+    const float c = 1.5957691216057308f;
+    struct ggml_tensor *x = gate ? gate : up, *t = ggml_scale_bias(b->ctx, ggml_sqr(b->ctx, x), 0.044715f * c, c);
+    struct ggml_tensor *y = ggml_mul(b->ctx, x, ggml_sigmoid(b->ctx, ggml_mul(b->ctx, x, t)));
+    return gate ? ggml_mul(b->ctx, y, up) : y;
+}
+
 static struct ggml_tensor *feed_forward(dil__build *b, struct ggml_tensor *x, const dil__block *w)
 {
     const dil_arch *a = b->gs->arch;
-    struct ggml_tensor *up = dil__build_linear(b, x, &w->up);
-    struct ggml_tensor *gate = a->gated_ffn ? dil__build_linear(b, x, &w->gate) : NULL;
-    struct ggml_tensor *y;
-    if (gate) y = a->act == DIL_ACT_SILU ? ggml_swiglu_split(b->ctx, gate, up) : a->act == DIL_ACT_GELU ? ggml_geglu_split(b->ctx, gate, up) : ggml_reglu_split(b->ctx, gate, up);
-    else y = a->act == DIL_ACT_SILU ? ggml_silu(b->ctx, up) : a->act == DIL_ACT_GELU ? ggml_gelu_erf(b->ctx, up) : ggml_relu(b->ctx, up);
+    struct ggml_tensor *up = dil__build_linear(b, x, &w->up), *y;
+    if (a->fused_gate_up) y = ggml_glu(b->ctx, up, gated_op[a->act], false);
+    else if (b->gs->no_flash && a->act == DIL_ACT_GELU_TANH) y = exact_gelu(b, up, a->gated_ffn ? dil__build_linear(b, x, &w->gate) : NULL);
+    else if (a->gated_ffn) y = ggml_glu_split(b->ctx, dil__build_linear(b, x, &w->gate), up, gated_op[a->act]);
+    else y = ggml_unary(b->ctx, up, plain_op[a->act]);
     return dil__build_linear(b, y, &w->down);
 }
 
 struct ggml_tensor *dil__build_block(dil__build *b, struct ggml_tensor *x, uint32_t block)
 {
-    bool before = b->gs->arch->norm_before;
+    bool before = b->gs->arch->norm_before, post = b->gs->arch->post_norms;
     const dil__block *w = &b->gs->weights->block[block];
     struct ggml_tensor *y = dil__build_attention(b, before ? dil__build_norm(b, x, &w->attn_norm) : x, block);
     if (!y) return NULL;
@@ -149,10 +198,11 @@ struct ggml_tensor *dil__build_block(dil__build *b, struct ggml_tensor *x, uint3
         y = ggml_get_rows(b->ctx, y, b->graph->want);
         x = ggml_get_rows(b->ctx, x, b->graph->want);
     }
-    x = ggml_add(b->ctx, dil__build_linear(b, y, &w->o), x);
+    y = dil__build_linear(b, y, &w->o);
+    x = ggml_add(b->ctx, post ? dil__build_norm(b, y, &w->attn_post_norm) : y, x);
     if (!before) x = dil__build_norm(b, x, &w->attn_norm);
     y = feed_forward(b, before ? dil__build_norm(b, x, &w->ffn_norm) : x, w);
-    x = ggml_add(b->ctx, y, x);
+    x = ggml_add(b->ctx, post ? dil__build_norm(b, y, &w->ffn_post_norm) : y, x);
     return before ? x : dil__build_norm(b, x, &w->ffn_norm);
 }
 
@@ -164,6 +214,7 @@ static struct ggml_tensor *embedding(dil__build *b)
     dil__graph *gr = b->graph;
     gr->tokens = input(b, GGML_TYPE_I32, gr->shape.n_rows, 1, "tokens");
     struct ggml_tensor *x = ggml_get_rows(b->ctx, w->embd.w, gr->tokens);
+    if (b->gs->arch->embd_scale > 0) x = ggml_scale(b->ctx, x, b->gs->arch->embd_scale);
     if (w->project_in.w) x = dil__build_linear(b, x, &w->project_in);
     if (w->pos_embd.w) x = ggml_add(b->ctx, x, ggml_get_rows(b->ctx, w->pos_embd.w, gr->pos));
     return x;
@@ -176,11 +227,14 @@ static void make_inputs(dil__build *b)
     gr->pos = input(b, GGML_TYPE_I32, s->n_rows, 1, "positions");
     gr->cells = input(b, GGML_TYPE_I64, s->n_rows, 1, "cells");
     if (s->gather && s->n_want > 0) gr->want = input(b, GGML_TYPE_I32, s->n_want, 1, "wanted");
-    for (uint32_t g = 0; g < s->n_groups && b->gs->layers->n_blocks > 0; g++) {
+    for (uint32_t i = 0; i < 2 * s->n_groups && b->gs->layers->n_blocks > 0; i++) {
+        uint32_t g = i / 2;
+        if (i % 2 == 1 && b->gs->arch->window == 0) continue;
         int64_t n_kv = s->n_kv ? s->n_kv : b->gs->kv->n_cells;
-        gr->mask[g] = ggml_new_tensor_4d(b->ctx, GGML_TYPE_F16, n_kv, s->group[g].n_tok, 1, s->group[g].n_seq);
-        ggml_set_input(gr->mask[g]);
-        ggml_set_name(gr->mask[g], "mask");
+        struct ggml_tensor *m = ggml_new_tensor_4d(b->ctx, GGML_TYPE_F16, n_kv, s->group[g].n_tok, 1, s->group[g].n_seq);
+        ggml_set_input(m);
+        ggml_set_name(m, i % 2 ? "mask of the window" : "mask");
+        gr->mask[i % 2][g] = m;
     }
 }
 
@@ -202,12 +256,14 @@ static struct ggml_tensor *head(dil__build *b)
     struct ggml_tensor *x = b->graph->hidden = input(b, GGML_TYPE_F32, b->gs->arch->n_embd, b->graph->shape.n_rows, "hidden");
     if (w->output_norm.w) x = dil__build_norm(b, x, &w->output_norm);
     if (w->project_out.w) x = dil__build_linear(b, x, &w->project_out);
-    return dil__build_linear(b, x, &w->output);
+    x = dil__build_linear(b, x, &w->output);
+    float cap = b->gs->arch->final_softcap;
+    return cap > 0 ? soft_cap(b, x, 1, cap) : x;
 }
 
 static size_t count_nodes(const dil__graphs *gs, const dil__shape *s)
 {
-    size_t n = NODES_FIXED;
+    size_t n = NODES_FIXED + 2 * (size_t)s->n_groups;
     if (!s->head) n += (size_t)gs->layers->n_blocks * (NODES_PER_BLOCK + (size_t)s->n_groups * GROUP_NODES);
     return n;
 }
@@ -353,11 +409,11 @@ void dil__graph_aim(dil__graph *g, const dil__kv *kv, const dil__group *group)
         aim_view(v->v, cell * v->v->nb[1]);
         if (v->v_turned) aim_view(v->v_turned, cell * v->v->nb[1]);
     }
-    for (uint32_t i = 0; i < g->shape.n_groups; i++) {
-        struct ggml_tensor *m = g->mask[i];
+    for (uint32_t i = 0; i < 2 * g->shape.n_groups; i++) {
+        struct ggml_tensor *m = g->mask[i % 2][i / 2];
         if (!m) continue;
-        m->ne[0] = group[i].n_kv;
-        m->nb[1] = m->nb[0] * group[i].n_kv;
+        m->ne[0] = group[i / 2].n_kv;
+        m->nb[1] = m->nb[0] * group[i / 2].n_kv;
         m->nb[2] = m->nb[1] * (size_t)m->ne[1];
         m->nb[3] = m->nb[2];
     }

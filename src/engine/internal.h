@@ -54,7 +54,7 @@ void dil__ggml_setup(void);
 typedef struct dil__linear { struct ggml_tensor *w, *b; } dil__linear; /* b may be NULL; also norms */
 
 typedef struct dil__block {
-    dil__linear attn_norm, q, k, v, o, ffn_norm, gate, up, down;
+    dil__linear attn_norm, q, k, v, qkv, q_norm, k_norm, o, attn_post_norm, ffn_norm, gate, up, down, ffn_post_norm;
 } dil__block;
 
 typedef struct dil__weights {
@@ -63,7 +63,7 @@ typedef struct dil__weights {
     size_t n_buffers, cap_buffers;
     dil__block *block;              /* [n_blocks of the stage] */
     dil__linear embd, pos_embd, project_in, project_out, output_norm, output;
-    struct ggml_tensor *rope_freqs;
+    struct ggml_tensor *rope_freqs, *rope_long, *rope_short;
     uint64_t device_bytes, mapped_bytes; /* copied onto the device; used where the source holds them */
 } dil__weights;
 
@@ -133,7 +133,7 @@ typedef struct dil__graph {
     struct ggml_context *ctx;
     struct ggml_cgraph *g;
     struct ggml_tensor *tokens, *hidden, *pos, *cells, *want; /* inputs; NULL or without data where the graph needs none */
-    struct ggml_tensor *mask[DIL__SEQ_MAX];                   /* [n_groups] */
+    struct ggml_tensor *mask[2][DIL__SEQ_MAX];                /* [n_groups] of all positions, and of the sliding window */
     struct ggml_tensor *result;
     dil__kv_view *view; /* [n_views] */
     dil__tap *tap;      /* [n_taps], in the order of computation */

@@ -152,16 +152,19 @@ static void set_input(struct ggml_tensor *t, const void *data, size_t bytes)
     if (t && t->data && bytes) ggml_backend_tensor_set(t, data, 0, bytes);
 }
 
-/* A row sees positions up to its own; padding sees the first cell, so that its softmax has something to sum. */
-static void fill_mask(dil_stage *s, struct ggml_tensor *mask, const dil__group *g)
+/* A row sees positions up to its own, the last `window` of them where that is not 0; padding sees the first cell, so that its
+ * softmax has something to sum. */
+static void fill_mask(dil_stage *s, struct ggml_tensor *mask, const dil__group *g, uint32_t window)
 {
     if (!mask || !mask->data) return;
     for (uint32_t i = 0; i < g->n_seq * g->n_tok; i++) {
-        uint32_t row = g->row + i, sees = s->pass.token_of[row] < 0 ? 1 : (uint32_t)s->pass.pos[row] + 1;
+        uint32_t row = g->row + i, to = s->pass.token_of[row] < 0 ? 1 : (uint32_t)s->pass.pos[row] + 1;
+        uint32_t from = window > 0 && to > window ? to - window : 0;
         size_t at = (size_t)i * g->n_kv;
         uint16_t *m = s->device.is_cpu ? (uint16_t *)mask->data + at : s->mask;
-        memset(m, 0, sees * sizeof *m);
-        for (uint32_t c = sees; c < g->n_kv; c++) m[c] = HALF_NEG_INF;
+        for (uint32_t c = 0; c < from; c++) m[c] = HALF_NEG_INF;
+        memset(m + from, 0, (to - from) * sizeof *m);
+        for (uint32_t c = to; c < g->n_kv; c++) m[c] = HALF_NEG_INF;
         if (!s->device.is_cpu) ggml_backend_tensor_set(mask, m, at * sizeof *m, g->n_kv * sizeof *m);
     }
 }
@@ -190,7 +193,10 @@ static void set_inputs(dil_stage *s, dil__graph *g, const dil_batch *b, const fl
     set_input(g->cells, p->cell, p->n_rows * sizeof *p->cell);
     set_input(g->want, p->want_row, p->n_want * sizeof *p->want_row);
     dil__graph_aim(g, &s->kv, p->group);
-    for (uint32_t i = 0; i < p->n_groups; i++) fill_mask(s, g->mask[i], &p->group[i]);
+    for (uint32_t i = 0; i < p->n_groups; i++) {
+        fill_mask(s, g->mask[0][i], &p->group[i], 0);
+        fill_mask(s, g->mask[1][i], &p->group[i], s->arch.window);
+    }
 }
 
 static dil_status compute(dil_stage *s, dil__graph *g, dil_err *err)

@@ -29,7 +29,34 @@ static dil_arch opt_arch(bool post_norm)
                       .n_ff = 256, .n_head = 4, .n_head_kv = 4, .head_dim = 32, .n_vocab = N_VOCAB, .n_ctx_train = 256,
                       .norm = DIL_NORM_LAYER, .norm_eps = 1e-5f, .norm_before = !post_norm, .final_norm = !post_norm,
                       .positions = DIL_POS_LEARNED, .position_offset = 2, .rope_freq_base = 10000, .rope_scale = 1,
-                      .act = DIL_ACT_RELU, .attn_bias = true, .ffn_bias = true, .tied_head = true};
+                      .act = DIL_ACT_RELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true, .tied_head = true};
+}
+
+static dil_arch gemma_arch(void)
+{
+    dil_arch a = llama_arch();
+    a.family = DIL_FAMILY_GEMMA3;
+    snprintf(a.name, sizeof a.name, "gemma3");
+    a.positions = DIL_POS_ROPE_NEOX;
+    a.rope_freqs = false;
+    a.post_norms = a.qk_norm = true;
+    a.window = 9, a.window_period = 3, a.window_rope_base = 1000, a.window_rope_scale = 1, a.rope_scale = 0.125f;
+    a.attn_scale = 0.2f, a.attn_softcap = 4, a.final_softcap = 2, a.embd_scale = 11;
+    a.act = DIL_ACT_GELU_TANH;
+    return a;
+}
+
+/* Fused matrices, half of each head turned by stretched frequencies, blocks without positions. */
+static dil_arch phi_arch(void)
+{
+    dil_arch a = llama_arch();
+    a.family = DIL_FAMILY_PHI3;
+    snprintf(a.name, sizeof a.name, "phi3");
+    a.positions = DIL_POS_ROPE_NEOX;
+    a.rope_freqs = a.tied_head = false;
+    a.rope_dims = 16, a.rope_long = true, a.rope_ctx = 64, a.rope_gain = 1.2f, a.no_rope_period = 2;
+    a.fused_qkv = a.fused_gate_up = a.qkv_bias = true;
+    return a;
 }
 
 typedef struct model {
@@ -155,9 +182,9 @@ static void check_every_split(model *m)
 static void every_split_gives_the_same_bits(void **state)
 {
     (void)state;
-    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true)};
+    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true), gemma_arch(), phi_arch()};
     static const dil_type type[] = {DIL_TYPE_F32, DIL_TYPE_Q4_0, DIL_TYPE_Q4_1};
-    for (size_t a = 0; a < 3; a++) {
+    for (size_t a = 0; a < sizeof arch / sizeof *arch; a++) {
         for (int variant = 0; variant < 6; variant++) {
             model m = make(arch[a], type[variant % 3]);
             m.opts.kv_type = variant % 2 ? DIL_TYPE_F32 : DIL_TYPE_F16;
@@ -184,12 +211,12 @@ static double max_diff(const float *a, const float *b, size_t n)
 static void chunks_and_neighbours_change_rounding_only(void **state)
 {
     (void)state;
-    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true)};
-    for (int variant = 0; variant < 6; variant++) {
-        model m = make(arch[variant % 3], DIL_TYPE_F32);
+    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true), gemma_arch(), phi_arch()};
+    for (int variant = 0; variant < 10; variant++) {
+        model m = make(arch[variant % 5], DIL_TYPE_F32);
         m.opts.n_seq = 5;
         m.opts.kv_type = DIL_TYPE_F32;
-        m.opts.no_flash = variant >= 3;
+        m.opts.no_flash = variant >= 5;
         float one[N_VOCAB], other[5 * N_VOCAB];
         dil_stage *s = open_whole(&m);
         for (uint32_t q = 0; q < 5; q++) feed(s, q, 0, 20 + q, one);
@@ -213,7 +240,8 @@ static void chunks_and_neighbours_change_rounding_only(void **state)
             uint32_t q = order[i];
             feed(t, q, 20 + q, more[q], one);
             double d = max_diff(one, other + (size_t)i * N_VOCAB, N_VOCAB);
-            if (d > 1e-4) fail_msg("variant %d, sequence %u: %g", variant, q, d);
+            /* a table of halves gives GELU: a rounding can become a step of it */
+            if (d > (m.arch.act == DIL_ACT_GELU_TANH && !m.opts.no_flash ? 1e-3 : 1e-4)) fail_msg("variant %d, sequence %u: %g", variant, q, d);
         }
         dil_stage_close(s);
         dil_stage_close(t);
@@ -224,8 +252,8 @@ static void chunks_and_neighbours_change_rounding_only(void **state)
 static void fixed_shapes_give_a_sequence_the_same_bits_in_any_company(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 4; variant++) {
-        model m = make(variant % 2 ? opt_arch(true) : llama_arch(), variant < 2 ? DIL_TYPE_Q4_0 : DIL_TYPE_F16);
+    for (int variant = 0; variant < 5; variant++) {
+        model m = make(variant == 4 ? gemma_arch() : variant % 2 ? opt_arch(true) : llama_arch(), variant < 2 ? DIL_TYPE_Q4_0 : DIL_TYPE_F16);
         m.opts.n_seq = 6;
         m.opts.fixed_shapes = true;
         float alone[N_VOCAB], crowd[6 * N_VOCAB];
@@ -469,9 +497,9 @@ static void note(void *ctx, const char *tensor, const float *x, uint64_t n_rows,
 static void taps_show_every_linear_input_and_change_nothing(void **state)
 {
     (void)state;
-    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true)};
-    static const uint64_t linears[] = {7 * 4 + 1, 6 * 3 + 1, 6 * 3 + 3};
-    for (size_t a = 0; a < 3; a++) {
+    dil_arch arch[] = {llama_arch(), opt_arch(false), opt_arch(true), gemma_arch(), phi_arch()};
+    static const uint64_t linears[] = {7 * 4 + 1, 6 * 3 + 1, 6 * 3 + 3, 7 * 4 + 1, 4 * 4 + 1};
+    for (size_t a = 0; a < sizeof arch / sizeof *arch; a++) {
         model m = make(arch[a], DIL_TYPE_F32);
         dil_stage *s = open_whole(&m);
         float *plain = calloc(2 * N_VOCAB, sizeof *plain), *tapped = plain + N_VOCAB;

@@ -36,7 +36,7 @@ void dil__synthetic_free(dil__synthetic *s)
 
 static void fill_rows(dil_rng *rng, const dil_layer_tensor *t, float *x, uint64_t rows)
 {
-    bool is_norm = strstr(t->role, "norm") && !strstr(t->role, ".bias"), freqs = strcmp(t->role, "rope_freqs") == 0;
+    bool is_norm = strstr(t->role, "norm") && !strstr(t->role, ".bias"), freqs = strncmp(t->role, "rope_f", 6) == 0;
     double sd = t->linear && strcmp(t->role, "token_embd") != 0 ? 1 / sqrt((double)t->ne[0]) : 0.1;
     for (uint64_t i = 0; i < rows * t->ne[0]; i++) {
         double v = dil_rng_normal(rng) * sd;

@@ -23,7 +23,7 @@ static dil_arch arch(bool opt)
         a.positions = DIL_POS_LEARNED;
         a.position_offset = 2;
         a.act = DIL_ACT_RELU;
-        a.attn_bias = a.ffn_bias = true;
+        a.qkv_bias = a.out_bias = a.ffn_bias = true;
     }
     return a;
 }

@@ -21,11 +21,15 @@ static const place block_places[] = {
     IN_BLOCK("attn_norm", attn_norm), IN_BLOCK("attn_q", q),         IN_BLOCK("attn_k", k),
     IN_BLOCK("attn_v", v),            IN_BLOCK("attn_output", o),    IN_BLOCK("ffn_norm", ffn_norm),
     IN_BLOCK("ffn_gate", gate),       IN_BLOCK("ffn_up", up),        IN_BLOCK("ffn_down", down),
+    IN_BLOCK("attn_qkv", qkv),        IN_BLOCK("attn_q_norm", q_norm), IN_BLOCK("attn_k_norm", k_norm),
+    IN_BLOCK("post_attention_norm", attn_post_norm), IN_BLOCK("post_ffw_norm", ffn_post_norm),
 };
 static const place stage_places[] = {
     IN_STAGE("token_embd", embd),         IN_STAGE("position_embd", pos_embd),   IN_STAGE("project_in", project_in),
     IN_STAGE("project_out", project_out), IN_STAGE("output_norm", output_norm),  IN_STAGE("output", output),
     {"rope_freqs.weight", offsetof(dil__weights, rope_freqs)},
+    {"rope_factors_long.weight", offsetof(dil__weights, rope_long)},
+    {"rope_factors_short.weight", offsetof(dil__weights, rope_short)},
 };
 
 /* One tensor to be loaded. */

@@ -2,7 +2,7 @@
  * that a file holds exactly those. Lists and checks come from one enumeration (layer_tensors), so they cannot disagree.
  *
  * `llama` is GGUF's own. `opt` is ours, since no published convention exists; docs/FORMATS.md lists its keys. */
-#include <dilemma/arch.h>
+#include "model/family.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -99,6 +99,7 @@ static dil_status read_common(const reader *r, dil_arch *a)
     uint32_t value_dim = 0;
     s = get_u32_or(r, "attention.key_length", 1, DIL_ARCH_WIDTH_MAX, a->n_embd / a->n_head, &a->head_dim);
     if (s == DIL_OK) s = get_u32_or(r, "attention.value_length", 1, DIL_ARCH_WIDTH_MAX, a->head_dim, &value_dim);
+    if (s == DIL_OK) s = get_positive(r, a->norm == DIL_NORM_RMS ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon", &a->norm_eps);
     if (s != DIL_OK) return s;
     if (a->head_dim == 0)
         return dil_fail(r->err, DIL_EFORMAT, "%s: a width of %u is less than %u heads", path, a->n_embd, a->n_head);
@@ -106,18 +107,26 @@ static dil_status read_common(const reader *r, dil_arch *a)
         return dil_fail(r->err, DIL_EUNSUPPORTED, "%s: keys of %u and values of %u elements a head; only equal ones are supported",
                         path, a->head_dim, value_dim);
     a->n_embd_word = a->n_embd;
-    a->rope_scale = 1;
     return DIL_OK;
 }
 
-static dil_status read_rope(const reader *r, dil_arch *a)
+static dil_status read_stretch(const reader *r, dil_arch *a)
+{
+    a->rope_long = true;
+    dil_status s = get_u32_or(r, "rope.scaling.original_context_length", 1, DIL_ARCH_CTX_MAX, a->n_ctx_train, &a->rope_ctx);
+    if (s == DIL_OK && has(r, "rope.scaling.attn_factor")) s = get_positive(r, "rope.scaling.attn_factor", &a->rope_gain);
+    return s;
+}
+
+static dil_status read_rope(const reader *r, const dil__family *f, dil_arch *a)
 {
     const char *path = dil_gguf_path(r->g);
     dil_status s = get_u32_or(r, "rope.dimension_count", 2, a->head_dim, a->head_dim, &a->rope_dims);
-    a->rope_freq_base = 10000;
     if (s == DIL_OK && has(r, "rope.freq_base")) s = get_positive(r, "rope.freq_base", &a->rope_freq_base);
     if (s != DIL_OK) return s;
     if (a->rope_dims % 2 != 0) return dil_fail(r->err, DIL_EFORMAT, "%s: rope over %u dimensions, expected an even number", path, a->rope_dims);
+    bool stretched = f->may_stretch && (str_is(r, "rope.scaling.type", "longrope") || dil_gguf_find(r->g, "rope_factors_long.weight"));
+    if (stretched) return read_stretch(r, a);
     if (has(r, "rope.scaling.type") && !str_is(r, "rope.scaling.type", "none")) {
         if (!str_is(r, "rope.scaling.type", "linear"))
             return dil_fail(r->err, DIL_EUNSUPPORTED, "%s: %s.rope.scaling.type is neither \"none\" nor \"linear\"", path, r->prefix);
@@ -130,53 +139,75 @@ static dil_status read_rope(const reader *r, dil_arch *a)
     return DIL_OK;
 }
 
-/* Keys that would change the computation and that we do not implement; models of this family do not carry them. */
-static dil_status refuse_variants(const reader *r)
+/* sliding_window_pattern is a period, or a list with an entry for each block. */
+static dil_status read_window_period(const reader *r, const dil__family *f, dil_arch *a)
 {
-    static const char *const key[] = {"expert_count", "attention.sliding_window", "attention.scale", "logit_scale",
-                                      "embedding_scale", "residual_scale", "attn_logit_softcapping", "final_logit_softcapping"};
-    for (size_t i = 0; i < sizeof key / sizeof *key; i++) {
+    static const char key[] = "attention.sliding_window_pattern";
+    char k[DIL_GGUF_KEY_MAX];
+    const dil_gguf_kv *kv = dil_gguf_kv_find(r->g, full_key(r, key, k));
+    a->window_period = f->window_period;
+    if (!kv || kv->kind != DIL_GGUF_ARRAY) return get_u32_or(r, key, 0, DIL_ARCH_BLOCKS_MAX, f->window_period, &a->window_period);
+    const uint8_t *flag = kv->data;
+    bool fits = kv->elem_kind == DIL_GGUF_BOOL && kv->n == a->n_blocks;
+    a->window_period = 0;
+    for (uint32_t i = 0; fits && i < a->n_blocks && a->window_period == 0; i++) {
+        if (!flag[i]) a->window_period = i + 1;
+    }
+    for (uint32_t i = 0; fits && i < a->n_blocks; i++) fits = dil_arch_is_windowed(a, i) == (flag[i] != 0);
+    if (fits) return DIL_OK;
+    return dil_fail(r->err, DIL_EUNSUPPORTED, "%s: %s is not a regular pattern over the %u blocks", dil_gguf_path(r->g), k, a->n_blocks);
+}
+
+static dil_status read_window(const reader *r, const dil__family *f, dil_arch *a)
+{
+    dil_status s = get_u32_or(r, "attention.sliding_window", 0, DIL_ARCH_CTX_MAX, f->window, &a->window);
+    if (s != DIL_OK || a->window == 0) return s;
+    s = read_window_period(r, f, a);
+    a->window_rope_base = f->window_rope_base;
+    if (s == DIL_OK && has(r, "rope.freq_base_swa")) s = get_positive(r, "rope.freq_base_swa", &a->window_rope_base);
+    if (a->window_rope_base > 0) a->window_rope_scale = 1;
+    return s;
+}
+
+static dil_status get_cap(const reader *r, const char *key, float *out)
+{
+    return has(r, key) ? get_positive(r, key, out) : DIL_OK;
+}
+
+/* Keys that would change the computation and that the family's models do not carry. */
+static dil_status refuse_variants(const reader *r, const dil__family *f)
+{
+    const struct {
+        const char *key;
+        bool known;
+    } keys[] = {{"expert_count", false},
+                {"logit_scale", false},
+                {"embedding_scale", false},
+                {"residual_scale", false},
+                {"attention.scale", f->scales_embd},
+                {"attention.sliding_window", f->may_window},
+                {"attn_logit_softcapping", f->may_softcap},
+                {"final_logit_softcapping", f->may_softcap}};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         char k[DIL_GGUF_KEY_MAX];
         double v;
-        full_key(r, key[i], k);
-        if (dil_gguf_kv_find(r->g, k) && !(dil_gguf_get_num(r->g, k, &v) && v == 0))
+        full_key(r, keys[i].key, k);
+        if (!keys[i].known && dil_gguf_kv_find(r->g, k) && !(dil_gguf_get_num(r->g, k, &v) && v == 0))
             return dil_fail(r->err, DIL_EUNSUPPORTED, "%s: %s is set; models that need it are not supported yet", dil_gguf_path(r->g), k);
     }
     return DIL_OK;
 }
 
-static dil_status read_llama(const reader *r, dil_arch *a)
-{
-    dil_status s = refuse_variants(r);
-    if (s == DIL_OK) s = read_common(r, a);
-    if (s == DIL_OK) s = get_positive(r, "attention.layer_norm_rms_epsilon", &a->norm_eps);
-    if (s == DIL_OK) s = read_rope(r, a);
-    a->family = DIL_FAMILY_LLAMA;
-    a->norm = DIL_NORM_RMS;
-    a->norm_before = a->final_norm = true;
-    a->positions = DIL_POS_ROPE_NORM;
-    a->act = DIL_ACT_SILU;
-    a->gated_ffn = true;
-    a->attn_bias = dil_gguf_find(r->g, "blk.0.attn_q.bias") != NULL;
-    a->ffn_bias = dil_gguf_find(r->g, "blk.0.ffn_up.bias") != NULL;
-    return s;
-}
-
 static dil_status read_opt(const reader *r, dil_arch *a)
 {
-    dil_status s = read_common(r, a);
-    if (s == DIL_OK) s = get_positive(r, "attention.layer_norm_epsilon", &a->norm_eps);
-    if (s == DIL_OK) s = get_u32_or(r, "word_embedding_length", 1, DIL_ARCH_WIDTH_MAX, a->n_embd, &a->n_embd_word);
+    dil_status s = get_u32_or(r, "word_embedding_length", 1, DIL_ARCH_WIDTH_MAX, a->n_embd, &a->n_embd_word);
     if (s == DIL_OK) s = get_u32_or(r, "position_offset", 0, 1024, 2, &a->position_offset);
     if (s == DIL_OK) s = get_flag(r, "do_layer_norm_before", &a->norm_before);
     if (s == DIL_OK) s = get_flag(r, "final_norm", &a->final_norm);
-    if (s == DIL_OK) s = get_flag(r, "attention.bias", &a->attn_bias);
+    if (s == DIL_OK) s = get_flag(r, "attention.bias", &a->qkv_bias);
     if (s == DIL_OK) s = get_flag(r, "feed_forward.bias", &a->ffn_bias);
+    a->out_bias = a->qkv_bias;
     if (s != DIL_OK) return s;
-    a->family = DIL_FAMILY_OPT;
-    a->norm = DIL_NORM_LAYER;
-    a->positions = DIL_POS_LEARNED;
-    a->rope_freq_base = 10000;
     if (str_is(r, "activation_function", "relu")) a->act = DIL_ACT_RELU;
     else if (str_is(r, "activation_function", "gelu")) a->act = DIL_ACT_GELU;
     else return dil_fail(r->err, DIL_EUNSUPPORTED, "%s: opt.activation_function is neither \"relu\" nor \"gelu\"", dil_gguf_path(r->g));
@@ -185,10 +216,32 @@ static dil_status read_opt(const reader *r, dil_arch *a)
     return DIL_OK;
 }
 
-static const struct {
-    const char *name;
-    dil_status (*read)(const reader *r, dil_arch *a);
-} families[] = {{"llama", read_llama}, {"opt", read_opt}};
+/* Which of the optional tensors the first block has; that the others have them too is checked with all tensors. */
+static void read_tensor_kinds(const reader *r, const dil__family *f, dil_arch *a)
+{
+    a->fused_qkv = dil_gguf_find(r->g, "blk.0.attn_qkv.weight") != NULL;
+    a->fused_gate_up = f->fuses_gate_up && !dil_gguf_find(r->g, "blk.0.ffn_gate.weight");
+    a->qkv_bias = dil_gguf_find(r->g, a->fused_qkv ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias") != NULL;
+    a->out_bias = dil_gguf_find(r->g, "blk.0.attn_output.bias") != NULL;
+    a->ffn_bias = dil_gguf_find(r->g, "blk.0.ffn_up.bias") != NULL;
+}
+
+static dil_status read_family(const reader *r, const dil__family *f, dil_arch *a)
+{
+    dil__family_init(f, a);
+    dil_status s = refuse_variants(r, f);
+    if (s == DIL_OK) s = read_common(r, a);
+    if (s == DIL_OK && f->positions != DIL_POS_LEARNED) s = read_rope(r, f, a);
+    if (s == DIL_OK && f->may_window) s = read_window(r, f, a);
+    if (s == DIL_OK && f->may_softcap) s = get_cap(r, "attn_logit_softcapping", &a->attn_softcap);
+    if (s == DIL_OK && f->may_softcap) s = get_cap(r, "final_logit_softcapping", &a->final_softcap);
+    if (s != DIL_OK) return s;
+    a->attn_scale = dil__family_attn_scale(f, a);
+    if (f->scales_embd) s = get_cap(r, "attention.scale", &a->attn_scale);
+    if (f->scales_embd) a->embd_scale = sqrtf((float)a->n_embd);
+    read_tensor_kinds(r, f, a);
+    return s == DIL_OK && f->id == DIL_FAMILY_OPT ? read_opt(r, a) : s;
+}
 
 /* --- tensors of a layer -------------------------------------------------------------------------------------------- */
 
@@ -228,22 +281,47 @@ static void list_embedding(list *l)
     if (a->n_embd_word != a->n_embd) add_linear(l, "project_in", a->n_embd_word, a->n_embd, false);
 }
 
-static void list_block(list *l, uint32_t block)
+static void list_attention(list *l)
 {
     const dil_arch *a = l->arch;
     uint64_t q = (uint64_t)a->n_head * a->head_dim, kv = (uint64_t)a->n_head_kv * a->head_dim;
-    snprintf(l->prefix, sizeof l->prefix, "blk.%u.", block);
     add_norm(l, "attn_norm");
-    add_linear(l, "attn_q", a->n_embd, q, a->attn_bias);
-    add_linear(l, "attn_k", a->n_embd, kv, a->attn_bias);
-    add_linear(l, "attn_v", a->n_embd, kv, a->attn_bias);
-    add_linear(l, "attn_output", q, a->n_embd, a->attn_bias);
+    if (a->fused_qkv) {
+        add_linear(l, "attn_qkv", a->n_embd, q + 2 * kv, a->qkv_bias);
+    } else {
+        add_linear(l, "attn_q", a->n_embd, q, a->qkv_bias);
+        add_linear(l, "attn_k", a->n_embd, kv, a->qkv_bias);
+        add_linear(l, "attn_v", a->n_embd, kv, a->qkv_bias);
+    }
+    if (a->qk_norm) {
+        add(l, "attn_q_norm", "weight", a->head_dim, 1, false);
+        add(l, "attn_k_norm", "weight", a->head_dim, 1, false);
+    }
+    add_linear(l, "attn_output", q, a->n_embd, a->out_bias);
+    if (a->post_norms) add_norm(l, "post_attention_norm");
+}
+
+static void list_ffn(list *l)
+{
+    const dil_arch *a = l->arch;
     add_norm(l, "ffn_norm");
-    if (a->gated_ffn) add_linear(l, "ffn_gate", a->n_embd, a->n_ff, a->ffn_bias);
-    add_linear(l, "ffn_up", a->n_embd, a->n_ff, a->ffn_bias);
+    if (a->gated_ffn && !a->fused_gate_up) add_linear(l, "ffn_gate", a->n_embd, a->n_ff, a->ffn_bias);
+    add_linear(l, "ffn_up", a->n_embd, a->fused_gate_up ? 2 * (uint64_t)a->n_ff : a->n_ff, a->ffn_bias);
     add_linear(l, "ffn_down", a->n_ff, a->n_embd, a->ffn_bias);
+    if (a->post_norms) add_norm(l, "post_ffw_norm");
+}
+
+static void list_block(list *l, uint32_t block)
+{
+    static const char *const factors[] = {"rope_freqs", "rope_factors_long", "rope_factors_short"};
+    const dil_arch *a = l->arch;
+    snprintf(l->prefix, sizeof l->prefix, "blk.%u.", block);
+    list_attention(l);
+    list_ffn(l);
     l->prefix[0] = 0;
-    if (a->rope_freqs) add(l, "rope_freqs", "weight", a->rope_dims / 2, 1, false)->shared = block > 0;
+    for (size_t i = 0; i < sizeof factors / sizeof *factors; i++) {
+        if (i == 0 ? a->rope_freqs : a->rope_long) add(l, factors[i], "weight", a->rope_dims / 2, 1, false)->shared = block > 0;
+    }
 }
 
 static void list_head(list *l)
@@ -258,6 +336,16 @@ static void list_head(list *l)
 uint32_t dil_arch_n_layers(const dil_arch *a)
 {
     return a->n_blocks + 2;
+}
+
+bool dil_arch_is_windowed(const dil_arch *a, uint32_t block)
+{
+    return a->window > 0 && !(a->window_period > 0 && (block + 1) % a->window_period == 0);
+}
+
+bool dil_arch_has_rope(const dil_arch *a, uint32_t block)
+{
+    return a->positions != DIL_POS_LEARNED && !(a->no_rope_period > 0 && (block + 1) % a->no_rope_period == 0);
 }
 
 size_t dil_arch_layer_tensors(const dil_arch *a, uint32_t layer, dil_layer_tensor *out)
@@ -351,19 +439,17 @@ dil_status dil_arch_read(const dil_gguf *g, dil_arch *out, dil_err *err)
     size_t len;
     if (!dil_gguf_get_str(g, "general.architecture", &name, &len))
         return dil_fail(err, DIL_EFORMAT, "%s: general.architecture is missing or not a string", dil_gguf_path(g));
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
-        if (strlen(families[i].name) != len || memcmp(families[i].name, name, len) != 0) continue;
-        dil_arch a = {0};
-        snprintf(a.name, sizeof a.name, "%s", families[i].name);
-        reader r = {.g = g, .prefix = a.name, .err = err};
-        dil_status s = families[i].read(&r, &a);
-        if (s == DIL_OK) s = read_vocab(g, &a, err);
-        if (s == DIL_OK) s = check_tensors(g, &a, err);
-        if (s == DIL_OK) *out = a;
-        return s;
-    }
-    return dil_fail(err, DIL_EUNSUPPORTED, "%s: architecture \"%.*s\" is not supported; llama and opt are", dil_gguf_path(g),
-                    (int)(len < 64 ? len : 64), name);
+    const dil__family *f = dil__family_find(name, len);
+    if (!f)
+        return dil_fail(err, DIL_EUNSUPPORTED, "%s: architecture \"%.*s\" is not supported; known are %s", dil_gguf_path(g), (int)(len < 64 ? len : 64),
+                        name, dil__family_names());
+    dil_arch a = {0};
+    reader r = {.g = g, .prefix = f->name, .err = err};
+    dil_status s = read_family(&r, f, &a);
+    if (s == DIL_OK) s = read_vocab(g, &a, err);
+    if (s == DIL_OK) s = check_tensors(g, &a, err);
+    if (s == DIL_OK) *out = a;
+    return s;
 }
 
 /* --- sums ---------------------------------------------------------------------------------------------------------- */

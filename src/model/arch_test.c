@@ -1,7 +1,8 @@
 /* An architecture that is written reads back equal; a file that holds other tensors than its metadata implies is refused with
  * the tensor's name; sums agree with published counts of parameters. */
-#include <dilemma/arch.h>
+#include "model/family.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include <cmocka.h>
 
 static char path[64];
+static const char *list_of_windows; /* [n_blocks] flags to be written, or NULL */
 
 static dil_arch llama(void)
 {
@@ -25,7 +27,7 @@ static dil_arch opt(void)
     return (dil_arch){.family = DIL_FAMILY_OPT, .name = "opt", .n_blocks = 2, .n_embd = 64, .n_embd_word = 64, .n_ff = 96, .n_head = 4,
                       .n_head_kv = 4, .head_dim = 16, .n_vocab = 40, .n_ctx_train = 128, .norm = DIL_NORM_LAYER, .norm_eps = 1e-5f,
                       .norm_before = true, .final_norm = true, .positions = DIL_POS_LEARNED, .position_offset = 2,
-                      .rope_freq_base = 10000, .rope_scale = 1, .act = DIL_ACT_RELU, .attn_bias = true, .ffn_bias = true, .tied_head = true};
+                      .rope_freq_base = 10000, .rope_scale = 1, .act = DIL_ACT_RELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true, .tied_head = true};
 }
 
 /* What a test may do to one tensor, or to the metadata, before the file is written. */
@@ -59,6 +61,11 @@ static void write_model(const dil_arch *a, const damage *d)
     dil_gguf_writer *w;
     dil_gguf_writer_new(&w, &err);
     assert_int_equal(dil_arch_put(w, a, &err), DIL_OK);
+    if (list_of_windows) {
+        dil_gguf_kv kv = {.key = "gemma3.attention.sliding_window_pattern", .kind = DIL_GGUF_ARRAY, .elem_kind = DIL_GGUF_BOOL, .n = a->n_blocks,
+                          .data = list_of_windows, .bytes = a->n_blocks};
+        assert_int_equal(dil_gguf_put_kv(w, &kv, &err), DIL_OK);
+    }
     if (d->u32_key) dil_gguf_put_u32(w, d->u32_key, d->u32_value, &err);
     if (d->str_key) dil_gguf_put_str(w, d->str_key, d->str_value, &err);
     for (uint32_t layer = 0; layer < dil_arch_n_layers(a); layer++) {
@@ -95,9 +102,10 @@ static dil_status read_model(dil_arch *out, dil_err *err)
 static void same_fields(const dil_arch *a, const dil_arch *b)
 {
     SAME(family); SAME(name); SAME(n_blocks); SAME(n_embd); SAME(n_embd_word); SAME(n_ff); SAME(n_head); SAME(n_head_kv); SAME(head_dim);
-    SAME(n_vocab); SAME(n_ctx_train); SAME(norm); SAME(norm_eps); SAME(norm_before); SAME(final_norm); SAME(positions); SAME(position_offset);
-    SAME(rope_freq_base); SAME(rope_scale); SAME(rope_dims); SAME(rope_freqs); SAME(act); SAME(gated_ffn); SAME(attn_bias); SAME(ffn_bias);
-    SAME(tied_head);
+    SAME(n_vocab); SAME(n_ctx_train); SAME(norm); SAME(norm_eps); SAME(norm_before); SAME(final_norm); SAME(post_norms); SAME(qk_norm); SAME(positions); SAME(position_offset);
+    SAME(rope_freq_base); SAME(rope_scale); SAME(rope_dims); SAME(rope_freqs); SAME(act); SAME(gated_ffn); SAME(qkv_bias); SAME(out_bias); SAME(ffn_bias);
+    SAME(tied_head); SAME(rope_long); SAME(rope_ctx); SAME(rope_gain); SAME(no_rope_period); SAME(window); SAME(window_period); SAME(window_rope_base);
+    SAME(window_rope_scale); SAME(attn_scale); SAME(attn_softcap); SAME(final_softcap); SAME(embd_scale); SAME(fused_qkv); SAME(fused_gate_up);
 }
 
 static void same(dil_arch a)
@@ -115,7 +123,7 @@ static void an_architecture_reads_back_as_it_was_written(void **state)
     same(llama());
     dil_arch a = llama();
     a.tied_head = false;
-    a.attn_bias = a.ffn_bias = a.rope_freqs = true;
+    a.qkv_bias = a.out_bias = a.ffn_bias = a.rope_freqs = true;
     same(a);
     a.head_dim = 24; /* not n_embd / n_head */
     a.rope_dims = 12;
@@ -127,9 +135,103 @@ static void an_architecture_reads_back_as_it_was_written(void **state)
     a.norm_before = a.final_norm = false;
     same(a);
     a = opt();
-    a.attn_bias = a.ffn_bias = a.tied_head = false;
+    a.qkv_bias = a.out_bias = a.ffn_bias = a.tied_head = false;
     a.act = DIL_ACT_GELU;
     same(a);
+}
+
+static void refuse(const dil_arch *a, const damage *d, dil_status want, const char *says);
+
+static dil_arch of_family(dil_family id)
+{
+    const dil__family *f = &dil__families[id];
+    dil_arch a = llama();
+    dil__family_init(f, &a);
+    if (f->positions == DIL_POS_LEARNED) a.n_head_kv = 4, a.rope_dims = 0, a.qkv_bias = a.out_bias = a.ffn_bias = true;
+    if (f->scales_embd) a.embd_scale = 8;
+    a.fused_qkv = f->fuses_qkv;
+    a.fused_gate_up = f->fuses_gate_up;
+    return a;
+}
+
+static void every_family_reads_back_as_it_was_written(void **state)
+{
+    (void)state;
+    for (int id = 0; id <= DIL_FAMILY_LAST; id++) {
+        assert_int_equal(dil__families[id].id, id);
+        if (id == DIL_FAMILY_OPT) continue;
+        dil_arch a = of_family((dil_family)id);
+        same(a);
+        a.tied_head = false;
+        a.head_dim = 24;
+        if (a.rope_dims) a.rope_dims = 12;
+        same(a);
+        if (!dil__families[id].may_window) continue;
+        a.window = 5;
+        a.window_period = dil__families[id].window_period;
+        a.window_rope_base = dil__families[id].window_rope_base;
+        a.window_rope_scale = a.window_rope_base > 0 ? 1 : 0;
+        same(a);
+        a.window_period = 4;
+        a.window_rope_base = 1234;
+        a.window_rope_scale = 1;
+        same(a);
+    }
+    dil_arch a = of_family(DIL_FAMILY_PHI3);
+    a.rope_long = true;
+    a.rope_ctx = 77;
+    a.rope_gain = 1.25f;
+    same(a);
+    a = of_family(DIL_FAMILY_GEMMA2);
+    a.attn_softcap = 50;
+    a.final_softcap = 30;
+    a.attn_scale = 0.125f;
+    same(a);
+    a = of_family(DIL_FAMILY_GEMMA2);
+    a.n_blocks = 46; /* the 27B: its scale is known by its depth */
+    a.n_embd = a.n_embd_word = 96;
+    a.embd_scale = sqrtf(96);
+    a.attn_scale = 1 / sqrtf(24);
+    same(a);
+    a.attn_scale = 0.25f; /* sixteen elements a head: said */
+    same(a);
+}
+
+static void what_a_family_cannot_say_is_refused(void **state)
+{
+    (void)state;
+    dil_gguf_writer *w;
+    dil_err err = {0};
+    dil_arch a = of_family(DIL_FAMILY_QWEN2);
+    a.window = 7;
+    dil_gguf_writer_new(&w, &err);
+    assert_int_equal(dil_arch_put(w, &a, &err), DIL_EUNSUPPORTED);
+    assert_non_null(strstr(err.text, "qwen2 models with a sliding window"));
+    dil_gguf_writer_free(w);
+    a = of_family(DIL_FAMILY_QWEN3);
+    dil_arch b = llama();
+    damage more = {.u32_key = "qwen3.attention.sliding_window", .u32_value = 100};
+    refuse(&a, &more, DIL_EUNSUPPORTED, "qwen3.attention.sliding_window is set");
+    refuse(&a, &(damage){.drop = "blk.1.attn_q_norm.weight"}, DIL_EFORMAT, "tensor blk.1.attn_q_norm.weight is missing");
+    refuse(&b, &(damage){.str_key = "llama.rope.scaling.type", .str_value = "longrope"}, DIL_EUNSUPPORTED, "rope.scaling.type");
+}
+
+/* The pattern as newer files write it, an entry for each block. */
+static void a_window_pattern_may_be_a_list(void **state)
+{
+    (void)state;
+    for (int regular = 0; regular < 2; regular++) {
+        dil_arch a = of_family(DIL_FAMILY_GEMMA3), b;
+        a.n_blocks = 5;
+        a.window = 5;
+        list_of_windows = regular ? "\1\0\1\0\1" : "\1\0\1\1\1";
+        dil_err err = {0};
+        write_model(&a, &(damage){0});
+        list_of_windows = NULL;
+        dil_status s = read_model(&b, &err);
+        assert_int_equal(s, regular ? DIL_OK : DIL_EUNSUPPORTED);
+        if (regular) assert_true(b.window_period == 2 && dil_arch_is_windowed(&b, 0) && !dil_arch_is_windowed(&b, 1));
+    }
 }
 
 static void refuse(const dil_arch *a, const damage *d, dil_status want, const char *says)
@@ -175,7 +277,7 @@ static void metadata_beyond_reason_is_named(void **state)
     refuse(&l, &(damage){.str_key = "llama.attention.layer_norm_rms_epsilon", .str_value = "1"}, DIL_EFORMAT, "epsilon is not a positive number");
     refuse(&o, &(damage){.str_key = "opt.activation_function", .str_value = "swish"}, DIL_EUNSUPPORTED, "activation_function");
     refuse(&o, &(damage){.u32_key = "opt.final_norm", .u32_value = 1}, DIL_EFORMAT, "opt.final_norm is missing or not a boolean");
-    refuse(&l, &(damage){.str_key = "general.architecture", .str_value = "mamba"}, DIL_EUNSUPPORTED, "\"mamba\" is not supported; llama and opt are");
+    refuse(&l, &(damage){.str_key = "general.architecture", .str_value = "mamba"}, DIL_EUNSUPPORTED, "\"mamba\" is not supported; known are llama");
     refuse(&l, &(damage){.u32_key = "general.architecture"}, DIL_EFORMAT, "general.architecture is missing");
 }
 
@@ -281,6 +383,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_architecture_reads_back_as_it_was_written),
+        cmocka_unit_test(every_family_reads_back_as_it_was_written),
+        cmocka_unit_test(what_a_family_cannot_say_is_refused),
+        cmocka_unit_test(a_window_pattern_may_be_a_list),
         cmocka_unit_test(tensors_that_do_not_fit_the_metadata_are_named),
         cmocka_unit_test(metadata_beyond_reason_is_named),
         cmocka_unit_test(published_sizes_come_out),

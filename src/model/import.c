@@ -8,6 +8,7 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "model/checkpoint.h"
+#include "model/family.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -20,7 +21,8 @@ typedef struct item { /* one tensor of the file */
     dil_tensor out;
     const dil__ckpt_tensor *src; /* NULL: `fill` everywhere, or `values` */
     uint32_t head_dim;           /* rows are reordered within heads of this size; 0: not */
-    float fill;
+    bool turned;                 /* the source holds the transposed matrix */
+    float fill, more;            /* more is added to every value */
     const float *values;
 } item;
 
@@ -28,6 +30,7 @@ typedef struct import {
     dil__hf_config config;
     dil__ckpt ckpt;
     dil_type type;
+    const struct naming *naming;
     const char *prefix; /* of the names in the checkpoint */
     item *item;
     size_t n;
@@ -41,40 +44,75 @@ typedef struct import {
 
 /* --- names --------------------------------------------------------------------------------------------------------- */
 
-static const struct {
-    const char *role, *llama, *opt; /* NULL: the family has none */
-} names[] = {
-    {"token_embd", "embed_tokens", "embed_tokens"},
-    {"position_embd", NULL, "embed_positions"},
-    {"project_in", NULL, "project_in"},
-    {"project_out", NULL, "project_out"},
-    {"output_norm", "norm", "final_layer_norm"},
-    {"output", "lm_head", "lm_head"},
-    {"attn_norm", "input_layernorm", "self_attn_layer_norm"},
-    {"attn_q", "self_attn.q_proj", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj", "self_attn.v_proj"},
-    {"attn_output", "self_attn.o_proj", "self_attn.out_proj"},
-    {"ffn_norm", "post_attention_layernorm", "final_layer_norm"},
-    {"ffn_gate", "mlp.gate_proj", NULL},
-    {"ffn_up", "mlp.up_proj", "fc1"},
-    {"ffn_down", "mlp.down_proj", "fc2"},
-};
+typedef struct role_name { const char *role, *base; } role_name;
+
+#define LLAMA_NAMES                                                                                                        \
+    {"token_embd", "embed_tokens"}, {"output_norm", "norm"}, {"output", "lm_head"}, {"attn_norm", "input_layernorm"},      \
+        {"attn_q", "self_attn.q_proj"}, {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"},                    \
+        {"attn_output", "self_attn.o_proj"}, {"ffn_gate", "mlp.gate_proj"}, {"ffn_down", "mlp.down_proj"},                 \
+        {"attn_q_norm", "self_attn.q_norm"}, {"attn_k_norm", "self_attn.k_norm"}
+
+static const role_name llama_names[] = {LLAMA_NAMES, {"ffn_norm", "post_attention_layernorm"}, {"ffn_up", "mlp.up_proj"}, {NULL, NULL}};
+static const role_name gemma_names[] = {LLAMA_NAMES, {"ffn_norm", "pre_feedforward_layernorm"}, {"ffn_up", "mlp.up_proj"},
+                                   {"post_attention_norm", "post_attention_layernorm"}, {"post_ffw_norm", "post_feedforward_layernorm"}, {NULL, NULL}};
+static const role_name phi_names[] = {LLAMA_NAMES, {"ffn_norm", "post_attention_layernorm"}, {"ffn_up", "mlp.gate_up_proj"},
+                                 {"attn_qkv", "self_attn.qkv_proj"}, {NULL, NULL}};
+static const role_name opt_names[] = {
+    {"token_embd", "embed_tokens"}, {"position_embd", "embed_positions"}, {"project_in", "project_in"}, {"project_out", "project_out"},
+    {"output_norm", "final_layer_norm"}, {"output", "lm_head"}, {"attn_norm", "self_attn_layer_norm"}, {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"}, {"attn_v", "self_attn.v_proj"}, {"attn_output", "self_attn.out_proj"}, {"ffn_norm", "final_layer_norm"},
+    {"ffn_up", "fc1"}, {"ffn_down", "fc2"}, {NULL, NULL}};
+static const role_name gpt2_names[] = {
+    {"token_embd", "wte"}, {"position_embd", "wpe"}, {"output_norm", "ln_f"}, {"output", "lm_head"}, {"attn_norm", "ln_1"},
+    {"attn_qkv", "attn.c_attn"}, {"attn_output", "attn.c_proj"}, {"ffn_norm", "ln_2"}, {"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}, {NULL, NULL}};
 
 static const char *const llama_prefixes[] = {"model.", "", NULL};
+static const char *const gemma_prefixes[] = {"model.", "", "language_model.model.", "model.language_model.", NULL};
 static const char *const opt_prefixes[] = {"model.decoder.", "decoder.", "", NULL};
+static const char *const gpt2_prefixes[] = {"transformer.", "", NULL};
+
+static const struct naming {
+    const role_name *names;
+    const char *const *prefixes;
+    const char *blocks;
+    bool turned;        /* linear layers of blocks are stored [n_in][n_out] */
+    bool norms_are_off; /* by one: a norm multiplies with 1 + weight */
+} namings[DIL__FAMILIES] = {
+    [DIL_FAMILY_LLAMA] = {llama_names, llama_prefixes, "layers", false, false},
+    [DIL_FAMILY_OPT] = {opt_names, opt_prefixes, "layers", false, false},
+    [DIL_FAMILY_QWEN2] = {llama_names, llama_prefixes, "layers", false, false},
+    [DIL_FAMILY_QWEN3] = {llama_names, llama_prefixes, "layers", false, false},
+    [DIL_FAMILY_SMOLLM3] = {llama_names, llama_prefixes, "layers", false, false},
+    [DIL_FAMILY_GPT2] = {gpt2_names, gpt2_prefixes, "h", true, false},
+    [DIL_FAMILY_GEMMA2] = {gemma_names, gemma_prefixes, "layers", false, true},
+    [DIL_FAMILY_GEMMA3] = {gemma_names, gemma_prefixes, "layers", false, true},
+    [DIL_FAMILY_PHI3] = {phi_names, llama_prefixes, "layers", false, false},
+};
+
+static const char *base_of(const import *im, const char *role, size_t len)
+{
+    for (const role_name *n = im->naming->names; n->role; n++) {
+        if (strlen(n->role) == len && memcmp(n->role, role, len) == 0) return n->base;
+    }
+    return NULL;
+}
+
+static void table_name(const import *im, const char *prefix, char out[96])
+{
+    snprintf(out, 96, "%s%s.weight", prefix, base_of(im, "token_embd", 10));
+}
 
 static dil_status find_prefix(import *im)
 {
-    const char *const *p = im->config.arch.family == DIL_FAMILY_OPT ? opt_prefixes : llama_prefixes;
-    for (; *p; p++) {
-        char name[64];
-        snprintf(name, sizeof name, "%sembed_tokens.weight", *p);
-        if (!dil__ckpt_find(&im->ckpt, name)) continue;
+    im->naming = &namings[im->config.arch.family];
+    char table[96] = "";
+    for (const char *const *p = im->naming->prefixes; *p; p++) {
+        table_name(im, *p, table);
+        if (!dil__ckpt_find(&im->ckpt, table)) continue;
         im->prefix = *p;
         return DIL_OK;
     }
-    return dil_fail(im->err, DIL_EFORMAT, "%s: the weights hold no embed_tokens.weight under a name that %s models use", im->dir, im->config.arch.name);
+    return dil_fail(im->err, DIL_EFORMAT, "%s: the weights hold no %s under a name that %s models use", im->dir, table, im->config.arch.name);
 }
 
 /* The checkpoint's name of a tensor of planner layer `layer`. */
@@ -82,25 +120,18 @@ static void source_name(const import *im, uint32_t layer, const dil_layer_tensor
 {
     bool block = layer > 0 && layer <= im->config.arch.n_blocks;
     size_t role_len = strcspn(t->role, ".");
-    const char *suffix = t->role[role_len] ? "bias" : "weight";
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (strlen(names[i].role) != role_len || memcmp(names[i].role, t->role, role_len) != 0) continue;
-        const char *base = im->config.arch.family == DIL_FAMILY_OPT ? names[i].opt : names[i].llama;
-        if (!base) continue;
-        const char *prefix = strcmp(base, "lm_head") == 0 ? "" : im->prefix;
-        if (block) snprintf(out, 128, "%slayers.%u.%s.%s", prefix, layer - 1, base, suffix);
-        else snprintf(out, 128, "%s%s.%s", prefix, base, suffix);
-        return;
-    }
-    snprintf(out, 128, "(%s)", t->role);
+    const char *suffix = t->role[role_len] ? "bias" : "weight", *base = base_of(im, t->role, role_len);
+    if (!base) snprintf(out, 128, "(%s)", t->role);
+    else if (block) snprintf(out, 128, "%s%s.%u.%s.%s", im->prefix, im->naming->blocks, layer - 1, base, suffix);
+    else snprintf(out, 128, "%s%s.%s", strcmp(base, "lm_head") == 0 ? "" : im->prefix, base, suffix);
 }
 
 /* --- finding and checking ------------------------------------------------------------------------------------------ */
 
-static dil_status check_shape(const import *im, const dil__ckpt_tensor *src, const dil_layer_tensor *want)
+static dil_status check_shape(const import *im, const dil__ckpt_tensor *src, const dil_layer_tensor *want, bool turned)
 {
     bool matrix = want->ne[1] != 1 || want->linear || strcmp(want->role, "position_embd") == 0;
-    uint64_t rows = matrix ? want->ne[1] : 1, cols = want->ne[0];
+    uint64_t rows = !matrix ? 1 : turned ? want->ne[0] : want->ne[1], cols = turned ? want->ne[1] : want->ne[0];
     bool same = matrix ? src->n_dims == 2 && src->shape[0] == rows && src->shape[1] == cols : src->n_dims == 1 && src->shape[0] == cols;
     if (!same)
         return dil_fail(im->err, DIL_EFORMAT, "%s: %s has %u dimensions, %" PRIu64 " x %" PRIu64 "; config.json implies %" PRIu64 " x %" PRIu64, src->file,
@@ -110,26 +141,37 @@ static dil_status check_shape(const import *im, const dil__ckpt_tensor *src, con
     return DIL_OK;
 }
 
+static bool is_role(const dil_layer_tensor *t, const char *role)
+{
+    size_t n = strlen(role);
+    return strncmp(t->role, role, n) == 0 && (t->role[n] == 0 || t->role[n] == '.');
+}
+
 static dil_status find_source(import *im, uint32_t layer, const dil_layer_tensor *want, item *it)
 {
-    if (strcmp(want->role, "rope_freqs") == 0) {
-        it->values = im->rope_freqs;
+    if (strncmp(want->role, "rope_f", 6) == 0) {
+        it->values = is_role(want, "rope_factors_long") ? im->config.long_factor : is_role(want, "rope_factors_short") ? im->config.short_factor : im->rope_freqs;
         return DIL_OK;
     }
     char name[128];
     source_name(im, layer, want, name);
     dil__ckpt_tensor *src = dil__ckpt_find(&im->ckpt, name);
-    bool norm = strstr(want->role, "_norm") != NULL;
+    bool norm = strstr(want->role, "_norm") != NULL, block = layer > 0 && layer <= im->config.arch.n_blocks;
     if (!src && norm && !im->config.norm_affine) {
         it->fill = strchr(want->role, '.') ? 0 : 1;
         return DIL_OK;
     }
+    if (!src && im->config.text_only && is_role(want, "output")) { /* beside the language model there */
+        snprintf(name, sizeof name, "language_model.lm_head.weight");
+        src = dil__ckpt_find(&im->ckpt, name);
+    }
     if (!src) return dil_fail(im->err, DIL_EFORMAT, "%s: the weights hold no %s", im->dir, name);
     src->used = true;
     it->src = src;
-    bool rotated = strncmp(want->role, "attn_q", 6) == 0 || strncmp(want->role, "attn_k", 6) == 0;
-    if (rotated && im->config.arch.positions == DIL_POS_ROPE_NORM) it->head_dim = im->config.arch.head_dim;
-    return check_shape(im, src, want);
+    it->more = norm && im->naming->norms_are_off ? 1 : 0;
+    it->turned = im->naming->turned && block && want->linear;
+    if ((is_role(want, "attn_q") || is_role(want, "attn_k")) && im->config.arch.positions == DIL_POS_ROPE_NORM) it->head_dim = im->config.arch.head_dim;
+    return check_shape(im, src, want, it->turned);
 }
 
 static dil_status add_item(import *im, uint32_t layer, const dil_layer_tensor *want)
@@ -154,7 +196,13 @@ static dil_status add_item(import *im, uint32_t layer, const dil_layer_tensor *w
 static bool may_be_left(const import *im, const char *name)
 {
     static const char *const harmless[] = {"rotary_emb.inv_freq", ".masked_bias", "decoder.version", "position_ids"};
-    if (im->config.arch.tied_head && strcmp(name, "lm_head.weight") == 0) return true;
+    static const char *const pictures[] = {"vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."};
+    if (im->config.arch.tied_head && (strcmp(name, "lm_head.weight") == 0 || strcmp(name, "language_model.lm_head.weight") == 0)) return true;
+    for (size_t i = 0; im->config.text_only && i < sizeof pictures / sizeof *pictures; i++) {
+        if (strncmp(name, pictures[i], strlen(pictures[i])) == 0) return true;
+    }
+    size_t len = strlen(name); /* GPT-2's triangle of the causal mask */
+    if (im->config.arch.family == DIL_FAMILY_GPT2 && len > 10 && strcmp(name + len - 10, ".attn.bias") == 0) return true;
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
         size_t n = strlen(name), m = strlen(harmless[i]);
         if (n >= m && strcmp(name + n - m, harmless[i]) == 0) return true;
@@ -237,14 +285,21 @@ static uint64_t source_row(const item *it, uint64_t r)
     return head * it->head_dim + in % 2 * (it->head_dim / 2) + in / 2;
 }
 
-/* n elements of the source, from element `from` on, appended to v; without a source `values` or `fill`. */
+/* n elements of the file's order of the source, from element `from` on, appended to v; without a source `values` or `fill`. */
 static void gather(const item *it, uint64_t from, size_t n, float *v)
 {
-    if (it->src) {
-        to_float(it->src->type, it->src->data + from * (it->src->type == DIL_TYPE_F32 ? 4 : 2), n, v);
+    if (!it->src) {
+        for (size_t i = 0; i < n; i++) v[i] = it->values ? it->values[from + i] : it->fill;
         return;
     }
-    for (size_t i = 0; i < n; i++) v[i] = it->values ? it->values[from + i] : it->fill;
+    size_t size = it->src->type == DIL_TYPE_F32 ? 4 : 2;
+    uint64_t cols = it->out.ne[0], rows = it->out.ne[1];
+    if (!it->turned) to_float(it->src->type, it->src->data + from * size, n, v);
+    for (size_t i = 0; it->turned && i < n; i++) {
+        uint64_t row = (from + i) / cols, col = (from + i) % cols;
+        to_float(it->src->type, it->src->data + (col * rows + row) * size, 1, v + i);
+    }
+    for (size_t i = 0; it->more > 0 && i < n; i++) v[i] += it->more;
 }
 
 /* A bias is a column: each of its elements is a row here. */
@@ -301,7 +356,7 @@ static dil_status write_same(const import *im, const item *it, uint64_t elems)
 static dil_status write_item(const import *im, const item *it)
 {
     uint64_t elems = it->out.ne[0] * it->out.ne[1];
-    if (it->src && it->src->type == it->out.type && it->head_dim == 0) return write_same(im, it, elems);
+    if (it->src && it->src->type == it->out.type && it->head_dim == 0 && !it->turned && !(it->more > 0)) return write_same(im, it, elems);
     uint64_t run = it->head_dim == 0 ? elems : it->out.n_dims == 1 ? 1 : it->out.ne[0]; /* contiguous in the source */
     return write_converted(im, it, elems, run);
 }
@@ -357,8 +412,8 @@ static dil_status read_config(import *im)
 
 static dil_status choose_type(import *im, const dil_import_opts *opts)
 {
-    char name[64];
-    snprintf(name, sizeof name, "%sembed_tokens.weight", im->prefix);
+    char name[96];
+    table_name(im, im->prefix, name);
     const dil__ckpt_tensor *t = dil__ckpt_find(&im->ckpt, name);
     im->type = opts->type == DIL_TYPE_AS_STORED ? t->type : opts->type;
     if (im->type == DIL_TYPE_F32 || im->type == DIL_TYPE_F16 || im->type == DIL_TYPE_BF16) return DIL_OK;
@@ -371,6 +426,8 @@ static dil_status run(import *im, const char *out, const dil_import_opts *opts, 
     dil_status s = read_config(im);
     if (s == DIL_OK) s = dil__ckpt_open(im->dir, &im->ckpt, im->err);
     if (s == DIL_OK) s = find_prefix(im);
+    if (s == DIL_OK && im->config.text_only)
+        dil_log(DIL_LOG_WARN, "import", "%s: the language model alone is imported; it will not see pictures", im->dir);
     if (s == DIL_OK) s = choose_type(im, opts);
     if (s == DIL_OK) s = dil_gguf_writer_new(&im->w, im->err);
     if (s == DIL_OK) s = dil_arch_put(im->w, &im->config.arch, im->err);

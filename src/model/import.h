@@ -8,11 +8,15 @@
 #define DIL__CONFIG_BYTES_MAX (16u << 20)
 #define DIL__TOKENIZER_BYTES_MAX (128u << 20) /* tokenizer.json of a vocabulary of a quarter million: 35 MB */
 
+enum { DIL__HF_FACTORS_MAX = 512 };
+
 typedef struct dil__hf_config {
     dil_arch arch;
     bool norm_affine;  /* false: norms have no weights of their own (ones and zeros are written) */
     bool llama3_rope;  /* frequencies scaled by wavelength */
     double rope_factor, rope_low, rope_high, rope_context;
+    float long_factor[DIL__HF_FACTORS_MAX], short_factor[DIL__HF_FACTORS_MAX]; /* of arch.rope_long, [rope_dims / 2] */
+    bool text_only;    /* weights of a picture tower may be there, and are left out */
     int64_t bos, eos, pad; /* token ids, -1: none */
 } dil__hf_config;
 

@@ -92,22 +92,23 @@ dil_status dil__msg_get_info(const dil_frame *f, dil_node_info *out, dil_err *er
 /* --- the architecture ------------------------------------------------------------------------------------------------------ */
 
 /* A new field of dil_arch belongs into both functions; this number is what reminds of it. */
-_Static_assert(sizeof(dil_arch) == 116, "dil_arch changed: put_arch and get_arch must follow");
+_Static_assert(sizeof(dil_arch) == 164, "dil_arch changed: put_arch and get_arch must follow");
 
 static void put_arch(dil_buf *b, const dil_arch *a)
 {
     dil_put_u8(b, (uint8_t)a->family);
     dil_put_str(b, a->name);
     const uint32_t dims[] = {a->n_blocks, a->n_embd, a->n_embd_word, a->n_ff, a->n_head, a->n_head_kv, a->head_dim, a->n_vocab,
-                             a->n_ctx_train, a->position_offset, a->rope_dims};
+                             a->n_ctx_train, a->position_offset, a->rope_dims, a->rope_ctx, a->no_rope_period, a->window, a->window_period};
     for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) dil_put_u32(b, dims[i]);
     dil_put_u8(b, (uint8_t)a->norm);
     dil_put_u8(b, (uint8_t)a->positions);
     dil_put_u8(b, (uint8_t)a->act);
-    dil_put_f32(b, a->norm_eps);
-    dil_put_f32(b, a->rope_freq_base);
-    dil_put_f32(b, a->rope_scale);
-    const bool flags[] = {a->norm_before, a->final_norm, a->rope_freqs, a->gated_ffn, a->attn_bias, a->ffn_bias, a->tied_head};
+    const float reals[] = {a->norm_eps, a->rope_freq_base, a->rope_scale, a->rope_gain, a->window_rope_base, a->window_rope_scale,
+                           a->attn_scale, a->attn_softcap, a->final_softcap, a->embd_scale};
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) dil_put_f32(b, reals[i]);
+    const bool flags[] = {a->norm_before, a->final_norm, a->post_norms, a->qk_norm, a->rope_freqs, a->rope_long, a->gated_ffn,
+                          a->fused_qkv, a->fused_gate_up, a->qkv_bias, a->out_bias, a->ffn_bias, a->tied_head};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) dil_put_u8(b, flags[i]);
 }
 
@@ -128,19 +129,19 @@ static uint8_t get_enum(dil_rd *r, unsigned last)
 static float get_finite(dil_rd *r)
 {
     float v = dil_get_f32(r);
-    if (!isfinite(v)) r->failed = true;
+    if (!isfinite(v) || v < 0) r->failed = true;
     return v;
 }
 
 static bool heads_are_consistent(const dil_arch *a)
 {
     return a->n_head % a->n_head_kv == 0 && (uint64_t)a->n_head * a->head_dim <= DIL_ARCH_WIDTH_MAX && a->rope_dims <= a->head_dim &&
-           a->rope_dims % 2 == 0 && a->norm_eps > 0 && a->rope_freq_base >= 0 && a->rope_scale >= 0;
+           a->rope_dims % 2 == 0 && a->norm_eps > 0;
 }
 
 static void get_arch(dil_rd *r, dil_arch *out)
 {
-    dil_arch a = {.family = (dil_family)get_enum(r, DIL_FAMILY_OPT)};
+    dil_arch a = {.family = (dil_family)get_enum(r, DIL_FAMILY_LAST)};
     dil_get_str(r, a.name, sizeof a.name);
     a.n_blocks = get_dim(r, 1, DIL_ARCH_BLOCKS_MAX);
     a.n_embd = get_dim(r, 1, DIL_ARCH_WIDTH_MAX);
@@ -153,13 +154,18 @@ static void get_arch(dil_rd *r, dil_arch *out)
     a.n_ctx_train = get_dim(r, 1, DIL_ARCH_CTX_MAX);
     a.position_offset = get_dim(r, 0, 1024);
     a.rope_dims = get_dim(r, 0, DIL_ARCH_WIDTH_MAX);
+    a.rope_ctx = get_dim(r, 0, DIL_ARCH_CTX_MAX);
+    a.no_rope_period = get_dim(r, 0, DIL_ARCH_BLOCKS_MAX);
+    a.window = get_dim(r, 0, DIL_ARCH_CTX_MAX);
+    a.window_period = get_dim(r, 0, DIL_ARCH_BLOCKS_MAX);
     a.norm = (dil_norm)get_enum(r, DIL_NORM_LAYER);
     a.positions = (dil_positions)get_enum(r, DIL_POS_LEARNED);
-    a.act = (dil_act)get_enum(r, DIL_ACT_GELU);
-    a.norm_eps = get_finite(r);
-    a.rope_freq_base = get_finite(r);
-    a.rope_scale = get_finite(r);
-    bool *flags[] = {&a.norm_before, &a.final_norm, &a.rope_freqs, &a.gated_ffn, &a.attn_bias, &a.ffn_bias, &a.tied_head};
+    a.act = (dil_act)get_enum(r, DIL_ACT_GELU_TANH);
+    float *reals[] = {&a.norm_eps, &a.rope_freq_base, &a.rope_scale, &a.rope_gain, &a.window_rope_base, &a.window_rope_scale,
+                      &a.attn_scale, &a.attn_softcap, &a.final_softcap, &a.embd_scale};
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) *reals[i] = get_finite(r);
+    bool *flags[] = {&a.norm_before, &a.final_norm, &a.post_norms, &a.qk_norm, &a.rope_freqs, &a.rope_long, &a.gated_ffn,
+                     &a.fused_qkv, &a.fused_gate_up, &a.qkv_bias, &a.out_bias, &a.ffn_bias, &a.tied_head};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) *flags[i] = dil_get_bool(r);
     if (!r->failed && !heads_are_consistent(&a)) r->failed = true;
     if (!r->failed) *out = a;

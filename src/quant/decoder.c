@@ -72,7 +72,7 @@ static bool allocate_layer(dil__decoder *d, uint32_t l)
     y->n = dil_arch_layer_tensors(d->arch, l, y->t);
     for (size_t i = 0; i < y->n && ok; i++) {
         size_t s = 0;
-        while (strcmp(role_of[s], y->t[i].role) != 0) s++; /* check_roles has found it */
+        while (strcmp(role_of[s], y->t[i].role) != 0) s++; /* dil__decoder_lacks has found it */
         y->slot[i] = (enum slot)s;
         size_t n = y->t[i].ne[0] * y->t[i].ne[1];
         if (y->t[i].shared) y->w[s] = s == TOKEN_EMBD ? d->layer[0].w[s] : d->layer[1].w[s];
@@ -133,25 +133,31 @@ static bool allocate(dil__decoder *d)
     return ok;
 }
 
-/* A tensor that this decoder has no part for would be another model. */
-static dil_status check_roles(const dil_arch *a, dil_err *err)
+const char *dil__decoder_lacks(const dil_arch *a)
 {
+    if (a->window > 0) return "sliding windows";
+    if (a->attn_softcap > 0 || a->final_softcap > 0) return "soft caps";
+    if (a->attn_scale > 0) return "an attention scale of its own";
+    if (a->embd_scale > 0) return "scaled embeddings";
+    if (a->act == DIL_ACT_GELU_TANH) return "the tanh form of GELU";
+    if (a->fused_gate_up) return "gate and up in one tensor";
     for (uint32_t l = 0; l < dil_arch_n_layers(a); l++) {
         dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
         size_t n = dil_arch_layer_tensors(a, l, t);
         for (size_t i = 0; i < n; i++) {
             size_t s = 0;
             while (s < N_SLOTS && strcmp(role_of[s], t[i].role) != 0) s++;
-            if (s == N_SLOTS) return dil_fail(err, DIL_EUNSUPPORTED, "%s: gradients and layer-wise quantization do not know this tensor; take --method gptq", t[i].name);
+            if (s < N_SLOTS) continue;
+            return a->fused_qkv ? "q, k and v in one tensor" : a->qk_norm ? "norms of q and k" : a->post_norms ? "norms behind attention and FFN" : "all tensors";
         }
     }
-    return DIL_OK;
+    return NULL;
 }
 
 dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, bool backward, dil__decoder **out, dil_err *err)
 {
-    dil_status st = check_roles(arch, err);
-    if (st != DIL_OK) return st;
+    const char *lacks = dil__decoder_lacks(arch);
+    if (lacks) return dil_fail(err, DIL_EUNSUPPORTED, "%s: gradients and layer-wise quantization do not know %s; take --method gptq", arch->name, lacks);
     dil__decoder *d = calloc(1, sizeof *d);
     if (d) *d = (dil__decoder){.arch = arch, .n_ctx = n_ctx, .n_layers = dil_arch_n_layers(arch), .n_threads = n_threads > 0 ? n_threads : dil_cpu_count(), .backward = backward};
     if (!d || !allocate(d)) {
@@ -229,9 +235,9 @@ static dil__attention attention_of(const dil__decoder *d, const block *b, uint32
                             .q = b->q, .k = b->k, .v = b->v, .out = b->att, .probs = b->probs, .scores = d->scores};
 }
 
-static void rotate(const dil__decoder *d, float *x, uint32_t n_head, uint32_t n, bool back)
+static void rotate(const dil__decoder *d, const layer *y, float *x, uint32_t n_head, uint32_t n, bool back)
 {
-    if (d->arch->positions != DIL_POS_LEARNED) dil__rope(d->arch, d->rope, x, n_head, n, back);
+    if (dil_arch_has_rope(d->arch, (uint32_t)(y - d->layer) - 1)) dil__rope(d->arch, d->rope, x, n_head, n, back);
 }
 
 static void norm(const dil__decoder *d, const float *x, const layer *y, enum slot w, uint32_t n, const dil__norm_stats *s, float *out)
@@ -246,8 +252,8 @@ static void attend(dil__decoder *d, const layer *y, block *b, const float *x, ui
     dil__linear_forward(x, y->w[Q], y->w[Q_B], n, e, q, b->q);
     dil__linear_forward(x, y->w[K], y->w[K_B], n, e, kv, b->k);
     dil__linear_forward(x, y->w[V], y->w[V_B], n, e, kv, b->v);
-    rotate(d, b->q, a->n_head, n, false);
-    rotate(d, b->k, a->n_head_kv, n, false);
+    rotate(d, y, b->q, a->n_head, n, false);
+    rotate(d, y, b->k, a->n_head_kv, n, false);
     dil__attention at = attention_of(d, b, n);
     dil__attention_forward(&at);
 }
@@ -371,8 +377,8 @@ static void attend_back(dil__decoder *d, const layer *y, const block *b, const f
     linear_back(d, dout, b->att, y, O, n, q, e, false, datt);
     dil__attention at = attention_of(d, b, n);
     dil__attention_backward(&at, datt, dq, dk, dv);
-    rotate(d, dq, a->n_head, n, true);
-    rotate(d, dk, a->n_head_kv, n, true);
+    rotate(d, y, dq, a->n_head, n, true);
+    rotate(d, y, dk, a->n_head_kv, n, true);
     linear_back(d, dq, x, y, Q, n, e, q, false, dx);
     linear_back(d, dk, x, y, K, n, e, kv, true, dx);
     linear_back(d, dv, x, y, V, n, e, kv, true, dx);

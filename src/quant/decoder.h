@@ -14,9 +14,12 @@
 
 typedef struct dil__decoder dil__decoder;
 
+/* Which feature of the architecture this decoder does not compute; NULL: none. */
+const char *dil__decoder_lacks(const dil_arch *a);
+
 /* arch is borrowed. n_ctx: the most tokens of one sequence. backward: whether activations are kept for it.
  * Memory: four bytes a parameter, and per token, with backward per token and block, about 4 * (8 n_embd + 4 n_ff + n_head * n_ctx) bytes.
- * Errors: DIL_EUNSUPPORTED names a tensor that this decoder has no part for; DIL_EMEMORY. */
+ * Errors: DIL_EUNSUPPORTED names a feature that this decoder lacks; DIL_EMEMORY. */
 dil_status dil__decoder_open(const dil_arch *arch, uint32_t n_ctx, int n_threads, bool backward, dil__decoder **out, dil_err *err);
 void dil__decoder_free(dil__decoder *d);
 

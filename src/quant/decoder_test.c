@@ -18,7 +18,7 @@ static dil_arch llama_arch(bool tied, bool neox)
                       .n_head = 4, .n_head_kv = 2, .head_dim = 16, .n_vocab = N_VOCAB, .n_ctx_train = 64, .norm = DIL_NORM_RMS,
                       .norm_eps = 1e-5f, .norm_before = true, .final_norm = true, .positions = neox ? DIL_POS_ROPE_NEOX : DIL_POS_ROPE_NORM,
                       .rope_freq_base = 10000, .rope_scale = 1, .rope_dims = 16, .rope_freqs = tied, .act = DIL_ACT_SILU, .gated_ffn = true,
-                      .tied_head = tied};
+                      .tied_head = tied, .no_rope_period = neox ? 2 : 0};
 }
 
 static dil_arch opt_arch(bool post_norm)
@@ -27,7 +27,7 @@ static dil_arch opt_arch(bool post_norm)
                       .n_head = 4, .n_head_kv = 4, .head_dim = 16, .n_vocab = N_VOCAB, .n_ctx_train = 64, .norm = DIL_NORM_LAYER,
                       .norm_eps = 1e-5f, .norm_before = !post_norm, .final_norm = !post_norm, .positions = DIL_POS_LEARNED,
                       .position_offset = 2, .rope_freq_base = 10000, .rope_scale = 1, .act = post_norm ? DIL_ACT_RELU : DIL_ACT_GELU,
-                      .attn_bias = true, .ffn_bias = true, .tied_head = true};
+                      .qkv_bias = true, .out_bias = true, .ffn_bias = true, .tied_head = true};
 }
 
 typedef struct model {

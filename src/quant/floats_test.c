@@ -29,7 +29,7 @@ static dil_arch opt_arch(bool post_norm)
                       .n_ff = 256, .n_head = 4, .n_head_kv = 4, .head_dim = 32, .n_vocab = N_VOCAB, .n_ctx_train = 256,
                       .norm = DIL_NORM_LAYER, .norm_eps = 1e-5f, .norm_before = !post_norm, .final_norm = !post_norm,
                       .positions = DIL_POS_LEARNED, .position_offset = 2, .rope_freq_base = 10000, .rope_scale = 1,
-                      .act = DIL_ACT_RELU, .attn_bias = true, .ffn_bias = true, .tied_head = true};
+                      .act = DIL_ACT_RELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true, .tied_head = true};
 }
 
 static dil_type as_q4_1(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *t)

@@ -21,7 +21,7 @@ static const dil_arch tiny = {.family = DIL_FAMILY_LLAMA, .name = "tiny", .n_blo
 static const dil_arch opt350 = {.family = DIL_FAMILY_OPT, .name = "opt", .n_blocks = 5, .n_embd = 1024, .n_embd_word = 512, .n_ff = 4096,
                                 .n_head = 16, .n_head_kv = 16, .head_dim = 64, .n_vocab = 50272, .n_ctx_train = 2048, .norm = DIL_NORM_LAYER,
                                 .norm_eps = 1e-5f, .positions = DIL_POS_LEARNED, .position_offset = 2, .rope_scale = 1,
-                                .act = DIL_ACT_RELU, .attn_bias = true, .ffn_bias = true, .tied_head = true};
+                                .act = DIL_ACT_RELU, .qkv_bias = true, .out_bias = true, .ffn_bias = true, .tied_head = true};
 
 static void check_ranges(const dil_arch *a, uint32_t n_ctx, uint32_t max_batch)
 {

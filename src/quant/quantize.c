@@ -3,6 +3,7 @@
 #include "quant/calib.h"
 #include "quant/codec.h"
 #include "quant/covar.h"
+#include "quant/decoder.h"
 #include "quant/recode.h"
 #include "quant/sequential.h"
 
@@ -151,10 +152,19 @@ static bool needs_imatrix(const job *j)
 /* Whether some tensor is written at a type whose grid takes error feedback. */
 static bool wants_feedback(const job *j)
 {
-    if (j->opts->method != DIL_QUANTIZE_GPTQ) return false;
+    if (j->report.method != DIL_QUANTIZE_GPTQ) return false;
     for (size_t i = 0; i < dil_gguf_n_tensors(j->g); i++)
         if (j->type[i] != dil_gguf_tensor_at(j->g, i)->type && dil__codec_get(j->type[i])) return true;
     return false;
+}
+
+/* Layer-wise quantizing computes the model in floats of its own; where that does not know a feature, GPTQ on the engine's does. */
+static dil_quantize_method method_for(const job *j)
+{
+    const char *lacks = j->opts->method == DIL_QUANTIZE_LAYERWISE ? dil__decoder_lacks(&j->arch) : NULL;
+    if (!lacks) return j->opts->method;
+    dil_log(DIL_LOG_WARN, "quantize", "layerwise does not know %s of %s models: quantizing by gptq", lacks, j->arch.name);
+    return DIL_QUANTIZE_GPTQ;
 }
 
 static dil_status calibrate(job *j, dil_err *err)
@@ -303,8 +313,9 @@ dil_status dil_quantize(const char *model, const dil_quantize_opts *opts, const 
         j.weights = dil_gguf_weights(j.g);
         dil__variant_init(&j.made, &j.weights);
         st = choose_types(&j, err);
+        j.report.method = method_for(&j);
     }
-    if (st == DIL_OK) st = opts->method == DIL_QUANTIZE_LAYERWISE ? calibrate_layerwise(&j, err) : calibrate(&j, err);
+    if (st == DIL_OK) st = j.report.method == DIL_QUANTIZE_LAYERWISE ? calibrate_layerwise(&j, err) : calibrate(&j, err);
     if (st == DIL_OK) st = write_file(&j, out, err);
     if (st == DIL_OK) {
         j.report.ratio_to_fp32 = (double)j.report.bytes / (4 * (double)j.report.n_params);
