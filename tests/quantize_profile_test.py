@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory() as tmp:
     json.dump({"version": 1, "nodes": nodes, "links": links, "entry": "a"}, open(p("c.json"), "w"))
 
     # profile, killed twice, resumed
-    args = [dilemma, "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "1024", "-t", "1"]
+    args = [dilemma, "profile", p("m.gguf"), "--time-here", "--cluster", p("c.json"), "--data", p("t.txt"), "-o", p("p.json"), "--imatrix-tokens", "2048", "-t", "1"]
     for kill in range(2):
         child = subprocess.Popen([*args, "--resume"], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         def lines(): return open(p("p.json.part")).read().count("\n") if os.path.exists(p("p.json.part")) else 0
@@ -51,6 +51,8 @@ with tempfile.TemporaryDirectory() as tmp:
             assert q["bytes"] > 0 and q["damage"]["kl"] >= 0 and q["damage"]["weight"] >= 0
             assert min(q["decode_sec"]) > 0 and min(q["prefill_sec"]) > 0
             assert abs(q["decode_sec"][1] / q["decode_sec"][0] - 2) < 1e-6, "throttle"
+    assert prof["method"] == "layerwise" and prof["alone_method"] == "gptq" and prof["data"]["held_to"] - prof["data"]["held_from"] >= 1152, prof["data"]
+    assert [t["method"] for t in prof["students"]] == ["gptq"] * 3 and all(t["kl"] > 0 and t["alone"] > 0 for t in prof["students"]), prof["students"]
     blk = prof["layers"][2]["levels"]
     cheap, dear = min(blk, key=lambda q: q["bytes"]), max(blk, key=lambda q: q["bytes"])
     assert cheap["damage"]["kl"] > dear["damage"]["kl"] and any(t.startswith(("IQ2", "IQ3", "Q2_K", "Q3_K")) for q in blk for t in q["types"].values())
@@ -82,6 +84,20 @@ with tempfile.TemporaryDirectory() as tmp:
         print(f"{method}: KL {e['kl_mean']:.4f}")
         if method == "rtn": rtn = e["kl_mean"]
         if method == "layerwise": assert e["kl_mean"] < rtn, "error feedback did not help"
+
+    # the student judged on text kept apart: the profile learns from it, and then predicts it
+    json.dump(prof, open(p("pc.json"), "w"))
+    more = ["--method", "layerwise", "--imatrix-data", p("t.txt"), "--imatrix-tokens", "3072", "-t", "1"]
+    run("quantize", p("m.gguf"), "--plan", p("plan.json"), "-o", p("all.gguf"), *more)
+    r = run("quantize", p("m.gguf"), "--plan", p("plan.json"), "--profile", p("pc.json"), "-o", p("c.gguf"), *more)
+    assert "tokens kept apart" in r.stderr, r.stderr
+    told = json.load(open(p("pc.json")))
+    last = told["students"][-1]
+    share = lambda pr, key: sum(next(q for q in pl["levels"] if q["name"] == l["level"])["damage"][key] for pl, l in list(zip(pr["layers"], layers))[:-1])
+    assert last["method"] == "layerwise" and last["tokens"] >= 1053 and abs(share(told, "kl") - last["kl"]) < 1e-6 * last["kl"], (share(told, "kl"), last)
+    assert abs(share(told, "alone") - last["alone"]) < 1e-6 * last["alone"] and share(told, "alone") == share(prof, "alone")
+    print(f"layerwise: predicted {share(prof, 'kl'):.4f}, measured {last['kl']:.4f}")
+    assert open(p("c.gguf"), "rb").read() != open(p("all.gguf"), "rb").read(), "calibrated on the text kept apart"
 
     # the layers timed one by one: every layer is of some kind, and their seconds are there
     b = json.loads(run("bench", p("s-rtn.gguf"), "-p", "16", "-n", "8", "-t", "1", "-r", "1", "--layers", "--json", "--quiet").stdout)["results"][0]["layers"]

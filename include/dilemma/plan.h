@@ -68,6 +68,11 @@ dil_status dil_plan_parse(const char *what, const char *text, size_t len, dil_pl
 dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err); /* checks, then writes whole or not at all */
 void dil_plan_free(dil_plan *p);
 
+/* Learns from a student that was made of the plan and measured: `measured` (method, kl, kl_stderr, tokens; the rest is found here) joins the profile's
+ * students, and every damage_kl becomes what they say, so that the plan's own sum is what was measured. The profile comes from
+ * dil_profile_read. Errors: DIL_EFORMAT (a plan from another profile), DIL_EDATA (a profile of an older version). */
+dil_status dil_plan_correct(dil_profile *profile, const dil_plan *plan, const dil_profile_student *measured, dil_err *err);
+
 #ifdef __cplusplus
 }
 #endif

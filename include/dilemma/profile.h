@@ -17,6 +17,7 @@ extern "C" {
 #define DIL_LAYERS_MAX 1024
 #define DIL_LEVELS_MAX 64 /* a layer */
 #define DIL_ROLES_MAX 32  /* linear tensors a layer */
+#define DIL_STUDENTS_MAX 64
 
 typedef struct dil_level_type {
     const char *role; /* "attn_q", "ffn_down", "token_embd", "output" */
@@ -29,8 +30,10 @@ typedef struct dil_profile_level {
     uint32_t n_types;
     uint64_t bytes;           /* of all the layer's tensors, norms and biases included; a tied head counts the table again */
     uint64_t shared_bytes;    /* of a tied head: of the table that it shares with the embedding (0: all of the embedding's bytes) */
+    double bits;              /* a weight, over the linear tensors; NAN: not said */
     double damage_weight;     /* NAN: not measured */
-    double damage_kl;         /* nats a token; NAN: not measured */
+    double damage_alone;      /* nats a token with this layer alone quantized (by alone_method); NAN: not measured */
+    double damage_kl;         /* its share of a whole student's divergence, nats a token, what plans add up; NAN: not measured */
     double *decode_sec;       /* [n_nodes] a token at n_past cached tokens */
     double *prefill_sec;      /* [n_nodes] a prompt token within a batch */
 } dil_profile_level;
@@ -44,6 +47,15 @@ typedef struct dil_profile_layer {
     uint32_t n_levels;
 } dil_profile_layer;
 
+/* A whole student that was made and measured: what the layers' sum is worth. */
+typedef struct dil_profile_student {
+    const char *method;       /* "rtn", "gptq", "layerwise": how it was quantized */
+    double bits;              /* a weight, over all tensors */
+    double alone;             /* the sum of its levels' damage_alone */
+    double kl, kl_stderr;     /* measured on the text kept apart; stderr NAN: not known */
+    uint64_t tokens;
+} dil_profile_student;
+
 typedef struct dil_profile {
     const char *model_path, *model_hash, *arch; /* hash: BLAKE2b-256 of the file in hex, "" when unknown */
     uint32_t n_blocks;
@@ -53,6 +65,7 @@ typedef struct dil_profile {
     uint32_t n_vocab;
     const char *data_path;    /* "" for the embedded data */
     uint64_t data_tokens;
+    uint64_t held_from, held_to; /* tokens of the data kept apart: damage is measured there, no student is calibrated there; equal: not said */
     uint32_t context, sequences, batch, n_past; /* batch: the chunk of prefill */
     const char **nodes;       /* [n_nodes] names, the order of every [n_nodes] array */
     uint32_t n_nodes;
@@ -62,6 +75,10 @@ typedef struct dil_profile {
     uint64_t baseline_tokens;
     double kl_to_loss_slope;  /* loss increase = slope * KL; NAN: not calibrated */
     uint32_t kl_to_loss_points;
+    const char *method;       /* the students that damage_kl is for; "" when not said */
+    const char *alone_method; /* how layers were quantized for damage_alone; NULL, "": rtn */
+    dil_profile_student *students; /* [n_students] in the order of measuring */
+    uint32_t n_students;
     dil_arena *arena;         /* owns everything after reading; NULL in a profile that the caller filled */
 } dil_profile;
 
@@ -71,6 +88,11 @@ dil_status dil_profile_parse(const char *what, const char *text, size_t len, dil
 /* Checks and writes, whole or not at all ("-": standard output). */
 dil_status dil_profile_write(const char *path, const dil_profile *p, dil_err *err);
 void dil_profile_free(dil_profile *p); /* only what read or parse made */
+
+/* Every damage_kl anew: damage_alone times what whole students of `method` were measured to be worth near that level's bits. Students of
+ * alone_method give the course over the bits (layers' damages add up less and less truly as bits fall); students of the method itself its height;
+ * before there is one, a usual ratio. docs/PLANNER.md has more. Levels without damage_alone stay. */
+void dil_profile_correct(dil_profile *p, const char *method);
 
 #ifdef __cplusplus
 }

@@ -11,6 +11,7 @@
 #include <dilemma/cluster.h>
 #include <dilemma/dataset.h>
 #include <dilemma/engine.h>
+#include <dilemma/profile.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,6 +28,7 @@ typedef struct dil_profiler_opts {
     dil_data_format format;
     const char *out;
     bool resume;
+    const char *method;          /* of the students that damage_kl shall be for ("rtn", "gptq", "layerwise"); NULL: rtn */
     bool full;                   /* measure the divergence of every level of every block, not of two of them */
     uint32_t calib_tokens;       /* for the importance matrix, at most */
     uint32_t n_ctx, n_chunks;    /* what damage is measured on: n_chunks chunks of n_ctx tokens */
@@ -51,6 +53,11 @@ typedef struct dil_profiler_report {
 /* Errors: DIL_EDATA (too little data, weights or activations that are not finite), DIL_ECANCELED (resume goes on), those of files and
  * of the timing function. Blocks: minutes for a small model. Memory: dil__chain_open's, about three times the model. */
 dil_status dil_profiler_run(const dil_profiler_opts *opts, const dil_progress *progress, dil_profiler_report *report, dil_err *err);
+
+/* A student's divergence from `teacher` on the tokens of `data` that the profile keeps apart, by the kernels that will run it: out->kl, kl_stderr
+ * and tokens are filled, for dil_plan_correct. Errors: DIL_EDATA (the profile keeps nothing apart, or the data is shorter: not the profile's). */
+dil_status dil_profiler_measure(const dil_profile *profile, const char *teacher, const char *student, const char *data, dil_data_format format,
+                                int n_threads, const dil_progress *progress, dil_profile_student *out, dil_err *err);
 
 #ifdef __cplusplus
 }

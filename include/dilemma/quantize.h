@@ -35,6 +35,7 @@ typedef struct dil_quantize_opts {
                                   * that need one, calibrate on the embedded text */
     dil_data_format imatrix_format;
     uint32_t imatrix_tokens;     /* at most; 0: 16384 */
+    uint64_t held_from, held_to; /* tokens of imatrix_data to leave out, kept apart to judge students on */
     const char *device;
     int n_threads;               /* 0: all */
 } dil_quantize_opts;

@@ -4,6 +4,7 @@
 #include "cli/target.h"
 
 #include <dilemma/profiler.h>
+#include <dilemma/quantize.h>
 
 #include <inttypes.h>
 #include <math.h>
@@ -23,6 +24,7 @@ static void print_report(const char *out, const dil_profiler_report *r)
 static int run(int argc, char **argv)
 {
     dil_profiler_opts o = dil_profiler_defaults();
+    o.method = "layerwise";
     const char *cluster = NULL, *format = "auto", *keys = NULL, *key_file = NULL;
     bool insecure = false, here = false;
     int64_t tokens = 1024, calib = o.calib_tokens, context = o.context, sequences = 1, threads = 0;
@@ -36,6 +38,7 @@ static int run(int argc, char **argv)
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "squad, text, jsonl (default: by content)"},
         {.name = "--output", .letter = 'o', .kind = DIL_CLI_STR, .out = &o.out, .arg = "FILE", .help = "profile.json (required)"},
         {.name = "--resume", .kind = DIL_CLI_FLAG, .out = &o.resume, .help = "go on where a killed run was"},
+        {.name = "--method", .kind = DIL_CLI_STR, .out = &o.method, .arg = "M", .help = "how students will be quantized, which their divergence depends on:\nlayerwise (default), gptq, rtn"},
         {.name = "--full", .kind = DIL_CLI_FLAG, .out = &o.full, .help = "measure the divergence of every level (about four times as long)"},
         {.name = "--tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "tokens to measure damage on, at least (1024)", .min = 64, .max = 1e6},
         {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &calib, .arg = "N", .help = "tokens for the importance matrix (8192)", .min = 512, .max = 1e8},
@@ -53,6 +56,8 @@ static int run(int argc, char **argv)
     if (!o.out) return dil_cli_usage("profile: -o FILE is missing");
     if (!cluster) return dil_cli_usage("profile: --cluster F is missing");
     if (!dil_data_format_from_name(format, &o.format)) return dil_cli_usage("profile: --format is squad, text, jsonl or auto, not '%s'", format);
+    dil_quantize_method m;
+    if (!dil_quantize_method_from_name(o.method, &m)) return dil_cli_usage("profile: '%s' is no method (layerwise, gptq, rtn)", o.method);
     dil_err err;
     dil_cluster *c;
     if (dil_cluster_read(cluster, &c, &err) != DIL_OK) return dil_cli_fail("profile", &err);

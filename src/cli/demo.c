@@ -255,7 +255,9 @@ static void print_table(demo *d)
     printf("\n                            before       after\n");
     printf("loss, nats a token       %9.4f   %9.4f   (%+.2f %%; %" PRIu64 " held-out tokens)\n", d->before.loss, d->after.loss,
            100 * (d->after.loss / d->before.loss - 1), d->after.tokens);
-    printf("KL divergence, mean              0   %9.4f   (+- %.4f; the plan predicted %.4f for plain rounding)\n", d->after.kl_mean, d->after.kl_stderr, p->predicted_damage);
+    printf("KL divergence, mean              0   %9.4f   (+- %.4f)\n", d->after.kl_mean, d->after.kl_stderr);
+    printf("  predicted by the plan             %9.4f   (%.2f of it measured; %.4f before the student was measured on text kept apart)\n", p->predicted_damage,
+           d->after.kl_mean / p->predicted_damage, d->p.first_damage);
     printf("size, %% of fp32          %9.2f   %9.2f   (budget %.2f)\n", 100 * d->before.ratio_to_fp32, 100 * d->after.ratio_to_fp32, 100 * d->o->max_ratio);
     if (d->quantized_already) printf("\"before\" is the file as given: quantized already, and its own reference here.\n");
     putchar('\n');
@@ -273,6 +275,7 @@ static dil_status print_json(demo *d, dil_err *err)
                           "loss_after", d->after.loss, "kl_mean", d->after.kl_mean, "predicted_damage", p->predicted_damage, "ratio_to_fp32", d->after.ratio_to_fp32,
                           "max_ratio", d->o->max_ratio, "gap", p->gap, "netlab", d->stage.lab != NULL, "total_sec", since(d->start_ns), "report", d->report_path);
     json_object_set_new(o, "predicted_compute_sec", json_real(predicted_compute(p)));
+    json_object_set_new(o, "first_predicted_damage", json_real(d->p.first_damage));
     json_object_set_new(o, "measured_compute_sec", d->timing.round_sec > 0 ? json_real(d->timing.compute_sec) : json_null());
     json_object_set_new(o, "measured_round_sec", d->timing.round_sec > 0 ? json_real(d->timing.round_sec) : json_null());
     json_t *stages = json_array(), *answers = json_array();
@@ -310,7 +313,7 @@ static dil_status write_report(demo *d, dil_err *err)
     snprintf(command, sizeof command, "dilemma demo --model %s --dir %s --max-ratio %g", d->o->model, d->o->dir, d->o->max_ratio);
     const char *slash = strrchr(d->o->model, '/');
     dil__report r = {.title = "One model over three machines", .model_name = slash ? slash + 1 : d->o->model, .when = when, .command = command, .notes = notes,
-                     .n_notes = n_notes, .cluster = d->p.cluster, .profile = d->p.profile, .plan = d->p.plan, .max_ratio = d->o->max_ratio, .before = d->before,
+                     .n_notes = n_notes, .cluster = d->p.cluster, .profile = d->p.profile, .plan = d->p.plan, .first_damage = d->p.first_damage, .max_ratio = d->o->max_ratio, .before = d->before,
                      .after = d->after, .measured_token_sec = d->speed.token_sec, .measured_prefill_sec = d->speed.prefill_sec, .measured_min_sec = d->speed.min_sec,
                      .measured_max_sec = d->speed.max_sec, .single_token_sec = NAN, .answers = answers, .n_answers = d->text.n_ask, .steps = steps,
                      .n_steps = d->p.n_steps};

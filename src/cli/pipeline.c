@@ -52,6 +52,8 @@ dil_status dil_cli_pipeline_open(dil_cli_pipeline *p, dil_err *err)
     dil_cli_pipeline_path(p, "cluster.json", p->cluster_path);
     dil_cli_pipeline_path(p, "profile.json", p->profile_path);
     dil_cli_pipeline_path(p, "profile.json.imatrix.gguf", p->imatrix_path);
+    dil_cli_pipeline_path(p, "profile-corrected.json", p->corrected_path);
+    dil_cli_pipeline_path(p, "plan-first.json", p->first_plan_path);
     dil_cli_pipeline_path(p, "plan.json", p->plan_path);
     dil_cli_pipeline_path(p, "student.gguf", p->student_path);
     s = dil__file_hash(p->model, p->model_hash, err);
@@ -167,8 +169,9 @@ dil_status dil_cli_pipeline_probe(dil_cli_pipeline *p, dil_err *err)
 
 static dil_status profile_key(const dil_cli_pipeline *p, const dil_profiler_opts *o, dil__key *k, dil_err *err)
 {
-    dil__key_init(k, "profile 2");
+    dil__key_init(k, "profile 3");
     dil__key_str(k, p->model_hash);
+    dil__key_str(k, o->method);
     double n[] = {o->context, o->sequences, o->batch, o->n_past, o->n_ctx, o->n_chunks, o->calib_tokens, o->time_limit_sec};
     for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) dil__key_num(k, n[i]);
     for (uint32_t i = 0; i < p->cluster->n_nodes; i++) {
@@ -194,6 +197,18 @@ static bool may_resume(const dil_cli_pipeline *p, const dil__key *k)
     return same;
 }
 
+static dil_status method_of(const dil_cli_pipeline *p, dil_quantize_method *out, dil_err *err)
+{
+    dil_gguf *g;
+    dil_arch arch;
+    dil_status s = dil_gguf_open(p->model, &g, err);
+    if (s != DIL_OK) return s;
+    s = dil_arch_read(g, &arch, err);
+    if (s == DIL_OK) s = dil_cli_pipeline_method(p, (double)dil_arch_n_params(&arch), out, err);
+    dil_gguf_close(g);
+    return s;
+}
+
 dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
 {
     int64_t start = dil_now_ns();
@@ -214,8 +229,12 @@ dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
     dil_cli_nodetime timer = {.key = p->key, .limit_sec = o.time_limit_sec};
     o.time_layer = dil_cli_time_on_node;
     o.time_ctx = &timer;
+    dil_quantize_method method;
+    dil_status s = method_of(p, &method, err);
+    if (s != DIL_OK) return s;
+    o.method = dil_quantize_method_name(method);
     dil__key k;
-    dil_status s = profile_key(p, &o, &k, err);
+    s = profile_key(p, &o, &k, err);
     bool kept = s == DIL_OK && dil__steps_done(p->steps, "profile", &k, p->profile_path) && dil_file_exists(p->imatrix_path);
     dil_profiler_report r = {0};
     if (s == DIL_OK && !kept) {
@@ -251,91 +270,21 @@ dil_status dil_cli_pipeline_plan(dil_cli_pipeline *p, dil_err *err)
     int64_t start = dil_now_ns();
     dil__key k;
     dil_status s = plan_key(p, &k, err);
-    bool kept = s == DIL_OK && dil__steps_done(p->steps, "plan", &k, p->plan_path);
+    bool kept = s == DIL_OK && dil__steps_done(p->steps, "plan", &k, p->first_plan_path);
     if (s == DIL_OK && !kept) {
         dil_plan *plan;
         p->plan_options.progress = dil_cli_progress();
         s = dil_plan_make(p->profile, p->cluster, &p->plan_options, &plan, err);
         if (s == DIL_OK) {
-            s = dil_plan_write(p->plan_path, plan, err);
+            s = dil_plan_write(p->first_plan_path, plan, err);
             dil_plan_free(plan);
         }
-        if (s == DIL_OK) s = dil__steps_record(p->steps, "plan", &k, p->plan_path, err);
+        if (s == DIL_OK) s = dil__steps_record(p->steps, "plan", &k, p->first_plan_path, err);
     }
     dil__key_fini(&k);
-    if (s == DIL_OK) s = dil_plan_read(p->plan_path, &p->plan, err);
+    if (s == DIL_OK) s = dil_plan_read(p->first_plan_path, &p->plan, err);
     if (s != DIL_OK) return s;
     dil_cli_pipeline_note(p, "plan", kept, since(start), "%u stages, %.1f ms a token predicted, %.2f %% of fp32, gap %.2g %% (%s) -> %s", p->plan->n_stages,
-                          1e3 * p->plan->token_sec, 100 * p->plan->ratio_to_fp32, 100 * p->plan->gap, p->plan->solver, p->plan_path);
-    return DIL_OK;
-}
-
-/* --- quantize ----------------------------------------------------------------------------------------------------------------- */
-
-/* Layer-wise quantizing holds teacher and student in 32 bits and passes over some thousand tokens: for small models. */
-#define LAYERWISE_CPU_SEC_PER_PARAM 1.9e-6
-#define LAYERWISE_SEC_MAX 900.0
-#define LAYERWISE_BYTES_PER_PARAM 12.0
-
-static dil_status pick_method(const dil_cli_pipeline *p, dil_quantize_method *out, dil_err *err)
-{
-    if (p->method) return dil_quantize_method_from_name(p->method, out) ? DIL_OK : dil_fail(err, DIL_EUSAGE, "'%s' is no method (layerwise, gptq, rtn)", p->method);
-    double params = (double)p->profile->n_params, threads = p->n_threads ? p->n_threads : dil_cpu_count();
-    uint64_t total, available;
-    dil_memory(&total, &available);
-    bool fits = LAYERWISE_BYTES_PER_PARAM * params < 0.6 * (double)available && LAYERWISE_CPU_SEC_PER_PARAM * params / threads < LAYERWISE_SEC_MAX;
-    *out = fits ? DIL_QUANTIZE_LAYERWISE : DIL_QUANTIZE_RTN;
-    return DIL_OK;
-}
-
-/* The student depends on the types alone, not on who holds them: a plan that only moves layers keeps the file. */
-static dil_status student_key(const dil_cli_pipeline *p, const dil_quantize_opts *o, dil__key *k, dil_err *err)
-{
-    dil__key_init(k, "student 1");
-    dil__key_str(k, p->model_hash);
-    dil__key_num(k, (double)o->method);
-    for (uint32_t l = 0; l < p->plan->n_layers; l++) {
-        const dil_plan_layer *layer = &p->plan->layers[l];
-        dil__key_str(k, layer->name);
-        for (uint32_t i = 0; i < layer->n_types; i++) {
-            dil__key_str(k, layer->types[i].role);
-            dil__key_str(k, layer->types[i].type);
-        }
-    }
-    dil_status s = o->imatrix ? dil__key_file(k, o->imatrix, err) : DIL_OK;
-    return s == DIL_OK && o->imatrix_data ? dil__key_file(k, o->imatrix_data, err) : s;
-}
-
-dil_status dil_cli_pipeline_quantize(dil_cli_pipeline *p, dil_err *err)
-{
-    int64_t start = dil_now_ns();
-    dil_quantize_opts o = {.plan = p->plan_path, .n_threads = p->n_threads};
-    dil_status s = pick_method(p, &o.method, err);
-    if (s != DIL_OK) return s;
-    if (o.method == DIL_QUANTIZE_RTN) {
-        o.imatrix = p->imatrix_path;
-    } else {
-        o.imatrix_data = p->data;
-        o.imatrix_format = p->format;
-    }
-    dil__key k;
-    s = student_key(p, &o, &k, err);
-    bool kept = s == DIL_OK && dil__steps_done(p->steps, "student", &k, p->student_path);
-    if (s == DIL_OK && !kept) {
-        dil_quantize_report r;
-        s = dil_quantize(p->model, &o, p->student_path, dil_cli_progress(), &r, err);
-        if (s == DIL_OK) s = dil__steps_record(p->steps, "student", &k, p->student_path, err);
-    }
-    dil__key_fini(&k);
-    if (s != DIL_OK) return s;
-    dil_gguf *g;
-    s = dil_gguf_open(p->student_path, &g, err);
-    if (s != DIL_OK) return s;
-    uint64_t bytes, n_params;
-    double ratio = dil_gguf_ratio_to_fp32(g, &bytes, &n_params);
-    dil_gguf_close(g);
-    char size[32];
-    dil_cli_pipeline_note(p, "quantize", kept, since(start), "%s, %.2f bits a weight, %.2f %% of fp32, %s -> %s", dil_format_bytes(bytes, size),
-                          8.0 * (double)bytes / (double)n_params, 100 * ratio, dil_quantize_method_name(o.method), p->student_path);
+                          1e3 * p->plan->token_sec, 100 * p->plan->ratio_to_fp32, 100 * p->plan->gap, p->plan->solver, p->first_plan_path);
     return DIL_OK;
 }

@@ -9,6 +9,7 @@
 #define BYTES_MAX ((uint64_t)1 << 60)
 #define SEC_MAX 1e6
 #define DAMAGE_MAX 1e12
+#define BITS_MAX 64.0
 
 static dil_status check_secs(const double *v, uint32_t n, const char *key, const char *where, dil_err *err)
 {
@@ -39,6 +40,8 @@ static dil_status check_level(const dil_profile *p, const dil_profile_level *q, 
         s = dil_fail(err, DIL_EFORMAT, "%s: \"bytes\" above 2^60, or \"shared_bytes\" above \"bytes\"", where);
     if (s == DIL_OK) s = check_damage(q->damage_weight, "weight", where, err);
     if (s == DIL_OK) s = check_damage(q->damage_kl, "kl", where, err);
+    if (s == DIL_OK) s = check_damage(q->damage_alone, "alone", where, err);
+    if (s == DIL_OK && !isnan(q->bits) && !(q->bits >= 0 && q->bits <= BITS_MAX)) s = dil_fail(err, DIL_EFORMAT, "%s: \"bits\" is %g", where, q->bits);
     if (s == DIL_OK) s = check_secs(q->decode_sec, p->n_nodes, "decode_sec", where, err);
     if (s == DIL_OK) s = check_secs(q->prefill_sec, p->n_nodes, "prefill_sec", where, err);
     return s;
@@ -72,6 +75,20 @@ static dil_status check_tied(const dil_profile *p, const char *what, dil_err *er
     for (uint32_t i = 0; same && i < first->n_levels; i++) same = strcmp(first->levels[i].name, last->levels[i].name) == 0;
     return same ? DIL_OK : dil_fail(err, DIL_EFORMAT, "%s: the head is tied, but its levels are not the embedding's (%u and %u levels)",
                                     what, last->n_levels, first->n_levels);
+}
+
+static dil_status check_students(const dil_profile *p, const char *what, dil_err *err)
+{
+    dil_status s = p->method ? dil__jsonfile_check_str(p->method, "method", what, true, DIL_NAME_MAX, err) : DIL_OK;
+    if (s == DIL_OK && p->alone_method) s = dil__jsonfile_check_str(p->alone_method, "alone_method", what, true, DIL_NAME_MAX, err);
+    if (s == DIL_OK && p->n_students > DIL_STUDENTS_MAX) s = dil_fail(err, DIL_ELIMIT, "%s: %u students, at most %d", what, p->n_students, DIL_STUDENTS_MAX);
+    for (uint32_t i = 0; i < p->n_students && s == DIL_OK; i++) {
+        const dil_profile_student *t = &p->students[i];
+        s = dil__jsonfile_check_str(t->method, "method", what, false, DIL_NAME_MAX, err);
+        if (s == DIL_OK && !(t->bits > 0 && t->bits <= BITS_MAX && t->alone > 0 && t->alone <= DAMAGE_MAX && t->kl > 0 && t->kl <= DAMAGE_MAX))
+            s = dil_fail(err, DIL_EFORMAT, "%s: students[%u]: bits %g, alone %g, kl %g: all are above 0", what, i, t->bits, t->alone, t->kl);
+    }
+    return s;
 }
 
 static dil_status check_model(const dil_profile *p, const char *what, dil_err *err)
@@ -113,6 +130,7 @@ static dil_status check(const dil_profile *p, const char *what, dil_err *err)
     if (!tmp) return dil__jsonfile_nomem(what, err);
     dil_status s = check_model(p, what, err);
     if (s == DIL_OK) s = check_nodes(p, what, tmp, err);
+    if (s == DIL_OK) s = check_students(p, what, err);
     dil_arena_free(tmp);
     for (uint32_t i = 0; i < p->n_layers && s == DIL_OK; i++) {
         char where[DIL__WHERE_MAX];
@@ -149,6 +167,7 @@ static dil_status read_damage(const json_t *o, const char *where, dil_profile_le
     dil_status s = dil__json_obj(o, "damage", where, &damage, err);
     if (s == DIL_OK) s = dil__json_num_or(damage, "weight", where, NAN, &q->damage_weight, err);
     if (s == DIL_OK) s = dil__json_num_or(damage, "kl", where, NAN, &q->damage_kl, err);
+    if (s == DIL_OK) s = dil__json_num_or(damage, "alone", where, NAN, &q->damage_alone, err);
     return s;
 }
 
@@ -158,6 +177,7 @@ static dil_status read_level(const json_t *o, const char *where, uint32_t n_node
     if (s == DIL_OK) s = read_types(o, where, q, a, err);
     if (s == DIL_OK) s = dil__jsonfile_uint(o, "bytes", where, BYTES_MAX, &q->bytes, err);
     if (s == DIL_OK) s = dil__jsonfile_uint_or(o, "shared_bytes", where, BYTES_MAX, 0, &q->shared_bytes, err);
+    if (s == DIL_OK) s = dil__json_num_or(o, "bits", where, NAN, &q->bits, err);
     if (s == DIL_OK) s = read_damage(o, where, q, err);
     if (s == DIL_OK) s = dil__jsonfile_nums(o, "decode_sec", where, n_nodes, 0, SEC_MAX, a, &q->decode_sec, err);
     if (s == DIL_OK) s = dil__jsonfile_nums(o, "prefill_sec", where, n_nodes, 0, SEC_MAX, a, &q->prefill_sec, err);
@@ -254,6 +274,9 @@ static dil_status read_scalars(const json_t *doc, const char *what, dil_profile 
     if (s == DIL_OK && json_is_object(data)) {
         s = dil__jsonfile_str_or(data, "path", what, DIL__PATH_MAX, "", p->arena, &p->data_path, err);
         if (s == DIL_OK) s = dil__jsonfile_uint_or(data, "tokens", what, BYTES_MAX, 0, &p->data_tokens, err);
+        if (s == DIL_OK) s = dil__jsonfile_uint_or(data, "held_from", what, BYTES_MAX, 0, &p->held_from, err);
+        if (s == DIL_OK) s = dil__jsonfile_uint_or(data, "held_to", what, BYTES_MAX, 0, &p->held_to, err);
+        if (s == DIL_OK && p->held_to < p->held_from) s = dil_fail(err, DIL_EFORMAT, "%s: data: \"held_to\" is before \"held_from\"", what);
     }
     if (s == DIL_OK && json_is_object(base)) {
         s = dil__json_num_or(base, "loss", what, NAN, &p->baseline_loss, err);
@@ -266,6 +289,33 @@ static dil_status read_scalars(const json_t *doc, const char *what, dil_profile 
     return s;
 }
 
+static dil_status read_students(const json_t *doc, const char *what, dil_profile *p, dil_err *err)
+{
+    const json_t *list = json_object_get(doc, "students");
+    dil_status s = dil__jsonfile_str_or(doc, "method", what, DIL_NAME_MAX, "", p->arena, &p->method, err);
+    if (s == DIL_OK) s = dil__jsonfile_str_or(doc, "alone_method", what, DIL_NAME_MAX, "", p->arena, &p->alone_method, err);
+    p->students = dil_arena_push(p->arena, DIL_STUDENTS_MAX, sizeof *p->students); /* room for those to come */
+    if (!p->students) return dil__jsonfile_nomem(what, err);
+    if (s != DIL_OK || !list || json_is_null(list)) return s;
+    if (!json_is_array(list)) return dil_fail(err, DIL_EFORMAT, "%s: \"students\" is no list", what);
+    size_t n = json_array_size(list);
+    if (n > DIL_STUDENTS_MAX) return dil_fail(err, DIL_ELIMIT, "%s: %zu students, at most %d", what, n, DIL_STUDENTS_MAX);
+    p->n_students = (uint32_t)n;
+    for (size_t i = 0; i < n && s == DIL_OK; i++) {
+        char where[DIL__WHERE_MAX];
+        const json_t *o = json_array_get(list, i);
+        dil_profile_student *t = &p->students[i];
+        dil__where(where, "%s: students[%zu]", what, i);
+        s = dil__jsonfile_str(o, "method", where, DIL_NAME_MAX, p->arena, &t->method, err);
+        if (s == DIL_OK) s = dil__json_num_or(o, "bits", where, NAN, &t->bits, err);
+        if (s == DIL_OK) s = dil__json_num_or(o, "alone", where, NAN, &t->alone, err);
+        if (s == DIL_OK) s = dil__json_num_or(o, "kl", where, NAN, &t->kl, err);
+        if (s == DIL_OK) s = dil__json_num_or(o, "kl_stderr", where, NAN, &t->kl_stderr, err);
+        if (s == DIL_OK) s = dil__jsonfile_uint_or(o, "tokens", where, BYTES_MAX, 0, &t->tokens, err);
+    }
+    return s;
+}
+
 static dil_status read_profile(const json_t *doc, const char *what, void *object, dil_arena *a, dil_arena *tmp, dil_err *err)
 {
     dil_profile *p = object;
@@ -273,6 +323,7 @@ static dil_status read_profile(const json_t *doc, const char *what, void *object
     p->arena = a;
     dil_status s = read_model(doc, what, p, err);
     if (s == DIL_OK) s = read_scalars(doc, what, p, err);
+    if (s == DIL_OK) s = read_students(doc, what, p, err);
     if (s == DIL_OK) s = read_node_names(doc, what, p, err);
     if (s == DIL_OK) s = read_layers(doc, what, p, err);
     return s == DIL_OK ? check(p, what, err) : s;
@@ -314,8 +365,9 @@ static json_t *level_json(const dil_profile *p, const dil_profile_level *q)
     for (uint32_t i = 0; i < q->n_types; i++) json_object_set_new(types, q->types[i].role, json_string(q->types[i].type));
     json_t *o = json_pack("{s:s, s:o, s:I}", "name", q->name, "types", types, "bytes", (json_int_t)q->bytes);
     if (q->shared_bytes) json_object_set_new(o, "shared_bytes", json_integer((json_int_t)q->shared_bytes));
-    json_object_set_new(o, "damage", json_pack("{s:o, s:o}", "weight", dil__json_real_or_null(q->damage_weight), "kl",
-                                               dil__json_real_or_null(q->damage_kl)));
+    if (q->bits > 0) json_object_set_new(o, "bits", json_real(q->bits));
+    json_object_set_new(o, "damage", json_pack("{s:o, s:o, s:o}", "weight", dil__json_real_or_null(q->damage_weight), "alone",
+                                               dil__json_real_or_null(q->damage_alone), "kl", dil__json_real_or_null(q->damage_kl)));
     json_object_set_new(o, "decode_sec", nums_json(q->decode_sec, p->n_nodes));
     json_object_set_new(o, "prefill_sec", nums_json(q->prefill_sec, p->n_nodes));
     return o;
@@ -332,6 +384,12 @@ static json_t *layer_json(const dil_profile *p, const dil_profile_layer *l)
     return o;
 }
 
+static json_t *student_json(const dil_profile_student *t)
+{
+    return json_pack("{s:s, s:f, s:f, s:f, s:o, s:I}", "method", t->method, "bits", t->bits, "alone", t->alone, "kl", t->kl, "kl_stderr",
+                     dil__json_real_or_null(t->kl_stderr), "tokens", (json_int_t)t->tokens);
+}
+
 static json_t *profile_json(const dil_profile *p)
 {
     json_t *nodes = json_array(), *layers = json_array();
@@ -340,10 +398,12 @@ static json_t *profile_json(const dil_profile *p)
     json_t *model = json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:I, s:I}", "path", p->model_path, "hash", p->model_hash, "arch", p->arch,
                               "n_blocks", (json_int_t)p->n_blocks, "n_params", (json_int_t)p->n_params, "tied_head", p->tied_head,
                               "hidden_bytes", (json_int_t)p->hidden_bytes, "n_vocab", (json_int_t)p->n_vocab);
-    json_t *data = json_pack("{s:o, s:I}", "path", p->data_path[0] ? json_string(p->data_path) : json_null(), "tokens",
-                             (json_int_t)p->data_tokens);
-    return json_pack("{s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:o, s:I}, s:{s:o, s:I}}", "version", 1, "model", model, "data",
-                     data, "context", (json_int_t)p->context, "sequences", (json_int_t)p->sequences, "batch", (json_int_t)p->batch,
+    json_t *data = json_pack("{s:o, s:I, s:I, s:I}", "path", p->data_path[0] ? json_string(p->data_path) : json_null(), "tokens",
+                             (json_int_t)p->data_tokens, "held_from", (json_int_t)p->held_from, "held_to", (json_int_t)p->held_to);
+    json_t *students = json_array();
+    for (uint32_t i = 0; i < p->n_students; i++) json_array_append_new(students, student_json(&p->students[i]));
+    return json_pack("{s:i, s:o, s:o, s:s, s:s, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:{s:o, s:I}, s:{s:o, s:I}}", "version", 1, "model", model, "data",
+                     data, "method", p->method ? p->method : "", "alone_method", p->alone_method ? p->alone_method : "", "students", students, "context", (json_int_t)p->context, "sequences", (json_int_t)p->sequences, "batch", (json_int_t)p->batch,
                      "n_past", (json_int_t)p->n_past, "nodes", nodes, "layers", layers, "baseline", "loss",
                      dil__json_real_or_null(p->baseline_loss), "tokens", (json_int_t)p->baseline_tokens, "kl_to_loss", "slope",
                      dil__json_real_or_null(p->kl_to_loss_slope), "points", (json_int_t)p->kl_to_loss_points);

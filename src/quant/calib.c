@@ -73,6 +73,25 @@ dil_status dil__calib_tokens(const dil_tokenizer *tok, const char *path, dil_dat
     return st;
 }
 
+dil_status dil__calib_tokens_without(const dil_tokenizer *tok, const char *path, dil_data_format format, uint64_t from, uint64_t to, size_t min_tokens,
+                                     size_t max_tokens, dil_ids *out, dil_err *err)
+{
+    size_t hole = (size_t)(to - from);
+    dil_status st = dil__calib_tokens(tok, path, format, min_tokens, max_tokens + hole, out, err);
+    if (st != DIL_OK) return st;
+    if (from < out->n && hole > 0) {
+        size_t end = to < out->n ? (size_t)to : out->n, cut = end - (size_t)from;
+        if (out->n - cut < min_tokens) {
+            dil_log(DIL_LOG_WARN, "calibrate", "only %zu tokens: the text that students are judged on calibrates them as well", out->n);
+        } else {
+            memmove(out->id + from, out->id + end, (out->n - end) * sizeof *out->id);
+            out->n -= cut;
+        }
+    }
+    if (out->n > max_tokens) out->n = max_tokens;
+    return DIL_OK;
+}
+
 /* --- gathering ------------------------------------------------------------------------------------------------------ */
 
 void dil__imatrix_free(dil__imatrix *m)

@@ -15,6 +15,10 @@
 dil_status dil__calib_tokens(const dil_tokenizer *tok, const char *path, dil_data_format format, size_t min_tokens, size_t max_tokens,
                              dil_ids *out, dil_err *err);
 
+/* The same without the tokens [from, to), which are kept apart; where that leaves fewer than min_tokens all of it, with a warning. */
+dil_status dil__calib_tokens_without(const dil_tokenizer *tok, const char *path, dil_data_format format, uint64_t from, uint64_t to, size_t min_tokens,
+                                     size_t max_tokens, dil_ids *out, dil_err *err);
+
 #define DIL__FLOATS_PARAMS 1000000000u /* 4 GB of floats */
 
 /* A tap cannot fail by itself: it leaves its first failure here, and the pass ends with it. */

@@ -43,7 +43,7 @@ static dil_status open_journal(dil__profiler *p, dil_err *err)
     dil_hash_hex(&data, hex);
     int n = snprintf(header, sizeof header, "dilemma-profile-1 data=%.32s", hex);
     dil_hash_hex(&p->hash, hex);
-    snprintf(header + n, sizeof header - (size_t)n, " model=%.32s calib=%u chunks=%ux%u context=%u batch=%u past=%u", hex,
+    snprintf(header + n, sizeof header - (size_t)n, " feedback=%d model=%.32s calib=%u chunks=%ux%u context=%u batch=%u past=%u", p->feedback, hex,
              p->o->calib_tokens, p->o->n_chunks, p->o->n_ctx, p->o->context, p->o->batch, p->o->n_past);
     dil_status st = dil__journal_open(path, header, p->o->resume, &p->journal, err);
     if (st == DIL_OK && dil__journal_count(p->journal) > 0)
@@ -51,15 +51,32 @@ static dil_status open_journal(dil__profiler *p, dil_err *err)
     return st;
 }
 
-/* Damage is measured on the end of the text, importance gathered on what is before it, as far as there is enough of both. */
+/* Importance is gathered on the beginning of the text; what follows is kept apart, at least what damage is measured on and up to HELD_CHUNKS of a
+ * long text, for the students that come later to be judged on. */
+enum { HELD_CHUNKS = 12, HELD_SHARE = 5, FEEDBACK_CHUNKS = 4 };
+
+/* Error feedback wants some text of its own and the model in floats. Takes the tokens over. */
+static void keep_calibration(dil__profiler *p, dil_ids *all, size_t n)
+{
+    p->calib = (dil_ids){all->id, n - n % p->o->n_ctx};
+    *all = (dil_ids){0};
+    p->feedback = p->feedback && p->calib.n >= (size_t)FEEDBACK_CHUNKS * p->o->n_ctx;
+    for (size_t i = 0; dil_tokenizer_adds_bos(p->tok) && i < p->calib.n; i += p->o->n_ctx) p->calib.id[i] = dil_tokenizer_bos(p->tok);
+}
+
 static dil_status calibrate(dil__profiler *p, dil_err *err)
 {
     const dil_profiler_opts *o = p->o;
-    size_t need = (size_t)o->n_ctx * o->n_chunks;
+    size_t need = (size_t)o->n_ctx * o->n_chunks, most = (size_t)o->n_ctx * (o->n_chunks > HELD_CHUNKS ? o->n_chunks : HELD_CHUNKS);
     dil_ids all;
-    dil_status st = dil__calib_tokens(p->tok, o->data, o->format, need, need + o->calib_tokens, &all, err);
+    dil_status st = dil__calib_tokens(p->tok, o->data, o->format, need, o->calib_tokens + HELD_SHARE * most, &all, err);
     if (st != DIL_OK) return st;
-    size_t before = all.n - need;
+    size_t held = all.n / HELD_SHARE;
+    held = held < need ? need : held > most ? most : held - held % o->n_ctx;
+    size_t before = all.n - held < o->calib_tokens ? all.n - held : o->calib_tokens;
+    p->held_from = before;
+    p->held_to = before + held;
+    all.n = p->held_to;
     p->ids.id = malloc(need * sizeof *p->ids.id);
     if (!p->ids.id) st = dil_fail(err, DIL_EMEMORY, "out of memory");
     if (st == DIL_OK) {
@@ -77,12 +94,13 @@ static dil_status calibrate(dil__profiler *p, dil_err *err)
             dil_log(DIL_LOG_WARN, "profile", "only %zu tokens: importance and damage are measured on the same text", all.n);
             before = all.n;
         }
-        dil_ids calib = {all.id, before};
-        st = dil__imatrix_gather(o->model, &calib, o->n_ctx, NULL, o->n_threads, p->progress, &p->imatrix, err);
+        dil_ids some = {all.id, before};
+        st = dil__imatrix_gather(o->model, &some, o->n_ctx, NULL, o->n_threads, p->progress, &p->imatrix, err);
         if (st == DIL_OK) st = dil__imatrix_save(p->imatrix, p->imatrix_path, o->data, err);
         done = (double)before;
         if (st == DIL_OK) st = dil__journal_put(p->journal, "imatrix", &done, 1, err);
     }
+    if (st == DIL_OK) keep_calibration(p, &all, (size_t)p->held_from);
     dil_ids_fini(&all);
     return st;
 }
@@ -90,6 +108,7 @@ static dil_status calibrate(dil__profiler *p, dil_err *err)
 static dil_status run(dil__profiler *p, dil_err *err)
 {
     dil_status st = open_model(p, err);
+    p->feedback = st == DIL_OK && p->o->method && strcmp(p->o->method, "rtn") != 0 && dil_arch_n_params(&p->arch) <= DIL__FLOATS_PARAMS;
     if (st == DIL_OK) st = calibrate(p, err);
     dil__chain_opts co = {.n_threads = p->o->n_threads, .n_ctx = p->o->n_ctx, .n_chunks = p->o->n_chunks};
     if (st == DIL_OK) co.floats = dil_arch_n_params(&p->arch) <= DIL__FLOATS_PARAMS;
@@ -129,6 +148,8 @@ static void fini(dil__profiler *p, bool done)
         free(p->check_weights[i]);
     }
     dil__imatrix_free(p->imatrix);
+    dil__inputs_free(p->inputs);
+    dil_ids_fini(&p->calib);
     dil_ids_fini(&p->ids);
     dil_tokenizer_free(p->tok);
     dil_gguf_close(p->g);

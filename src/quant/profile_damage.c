@@ -3,6 +3,7 @@
  * line through these two in the logarithms of error and divergence. Measuring all of them the same way (--full) takes about four
  * times as long. Embedding and head are measured at every level. */
 #include "quant/profiler.h"
+#include "quant/codec.h"
 #include "quant/recode.h"
 
 #include <math.h>
@@ -19,14 +20,26 @@ int dil__profiler_threads(const dil__profiler *p)
     return p->o->n_threads ? p->o->n_threads : dil_cpu_count();
 }
 
-dil_status dil__profiler_recode(dil__profiler *p, const char *tensor, dil_type type, dil__variant *v, dil_err *err)
+static dil_status factor_of(dil__profiler *p, uint32_t layer, const char *role, const float **u, dil_err *err)
 {
+    dil_status st = DIL_OK;
+    if (!p->inputs)
+        st = dil__inputs_open(&p->arch, &p->weights, p->calib.id, p->o->n_ctx, (uint32_t)(p->calib.n / p->o->n_ctx), dil__profiler_threads(p), &p->inputs, err);
+    return st == DIL_OK ? dil__inputs_factor(p->inputs, layer, role, u, err) : st;
+}
+
+dil_status dil__profiler_recode(dil__profiler *p, uint32_t layer, const dil_layer_tensor *lt, dil_type type, dil__variant *v, dil_err *err)
+{
+    const char *tensor = lt->name;
     const dil_tensor *t = dil_weights_find(&p->weights, tensor);
     dil_weights now = dil__variant_weights(v);
     if (dil_weights_find(&now, tensor)->type == type) return DIL_OK; /* as given, or made already for a tied head */
     void *data;
     uint64_t bytes;
-    dil_status st = dil__recode_tensor(t, type, dil__imatrix_row(p->imatrix, tensor, t->ne[0]), NULL, dil__profiler_threads(p), &data, &bytes, err);
+    const float *u = NULL;
+    dil_status st = p->feedback && dil__codec_get(type) ? factor_of(p, layer, lt->role, &u, err) : DIL_OK;
+    if (st != DIL_OK) return st;
+    st = dil__recode_tensor(t, type, dil__imatrix_row(p->imatrix, tensor, t->ne[0]), u, dil__profiler_threads(p), &data, &bytes, err);
     return st == DIL_OK ? dil__variant_put(v, t, type, data, bytes, err) : st;
 }
 
@@ -36,7 +49,7 @@ dil_status dil__profiler_level(dil__profiler *p, uint32_t layer, size_t level, d
     dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
     dil_arch_layer_tensors(&p->arch, layer, t);
     dil_status st = DIL_OK;
-    for (size_t r = 0; r < k->n_roles && st == DIL_OK; r++) st = dil__profiler_recode(p, t[k->role[r]].name, k->level[level].type[r], v, err);
+    for (size_t r = 0; r < k->n_roles && st == DIL_OK; r++) st = dil__profiler_recode(p, layer, &t[k->role[r]], k->level[level].type[r], v, err);
     return st;
 }
 
@@ -76,7 +89,7 @@ static const dil_tensor *view_find(void *ctx, const char *name)
     return dil_weights_find(v->base, name);
 }
 
-static dil_status make(dil__profiler *p, made *m, size_t role, const char *tensor, dil_type type, const dil_tensor **out, dil_err *err)
+static dil_status make(dil__profiler *p, made *m, uint32_t layer, size_t role, const dil_layer_tensor *lt, dil_type type, const dil_tensor **out, dil_err *err)
 {
     size_t i = 0;
     while (i < m->n && (m->role[i] != role || m->type[i] != type)) i++;
@@ -85,10 +98,10 @@ static dil_status make(dil__profiler *p, made *m, size_t role, const char *tenso
         m->role[i] = role;
         m->type[i] = type;
         m->n++;
-        dil_status st = dil__profiler_recode(p, tensor, type, &m->v[i], err);
+        dil_status st = dil__profiler_recode(p, layer, lt, type, &m->v[i], err);
         if (st != DIL_OK) return st;
     }
-    *out = m->v[i].n ? &m->v[i].t[0] : dil_weights_find(&p->weights, tensor);
+    *out = m->v[i].n ? &m->v[i].t[0] : dil_weights_find(&p->weights, lt->name);
     return DIL_OK;
 }
 
@@ -100,7 +113,7 @@ static dil_status view_level(dil__profiler *p, uint32_t layer, size_t level, mad
     *v = (view){.base = &p->weights, .n = k->n_roles};
     dil_status st = DIL_OK;
     for (size_t r = 0; r < k->n_roles && st == DIL_OK; r++)
-        st = make(p, m, r, t[k->role[r]].name, k->level[level].type[r], &v->t[r], err);
+        st = make(p, m, layer, r, &t[k->role[r]], k->level[level].type[r], &v->t[r], err);
     return st;
 }
 
@@ -333,6 +346,21 @@ static dil_status check_level(dil__profiler *p, size_t check, double f[3], dil_e
     return DIL_OK;
 }
 
+/* Bits a weight of the whole model that check_level makes. */
+static double bits_of_check(const dil__profiler *p, size_t check)
+{
+    double bits = 0, elems = 0;
+    for (uint32_t l = 0; l < p->n_layers; l++) {
+        if (l + 1 == p->n_layers && p->arch.tied_head) continue;
+        const dil__kind *k = &p->kind[l == 0 ? DIL__EMBEDDING : l + 1 == p->n_layers ? DIL__HEAD : DIL__BLOCK];
+        double n = 0;
+        for (size_t r = 0; r < k->n_roles; r++) n += (double)k->tensor[k->role[r]].ne[0] * (double)k->tensor[k->role[r]].ne[1];
+        bits += n * k->level[nearest_level(k, check_bits[check])].bits;
+        elems += n;
+    }
+    return bits / elems;
+}
+
 static dil_status check_models(dil__profiler *p, dil_err *err)
 {
     double xy = 0, xx = 0;
@@ -346,6 +374,7 @@ static dil_status check_models(dil__profiler *p, dil_err *err)
             if (st != DIL_OK) return st;
         }
         const dil__kind *k = &p->kind[DIL__BLOCK];
+        p->check_bits[p->n_checks] = bits_of_check(p, i);
         memcpy(p->check_level[p->n_checks], k->level[nearest_level(k, check_bits[i])].name, sizeof p->check_level[0]);
         p->n_checks++;
         xy += f[1] * f[2];
@@ -367,7 +396,7 @@ dil_status dil__profiler_damage(dil__profiler *p, dil_err *err)
         if (!p->check_weights[i]) return dil_fail(err, DIL_EMEMORY, "out of memory");
         for (uint32_t l = 0; l < p->n_layers; l++) dil__variant_init(&p->check_weights[i][l], &p->weights);
     }
-    dil_status st = all_tables(p, err);
-    if (st == DIL_OK) st = all_blocks(p, err);
+    dil_status st = all_blocks(p, err);
+    if (st == DIL_OK) st = all_tables(p, err); /* the head's inputs come behind the blocks */
     return st == DIL_OK ? check_models(p, err) : st;
 }

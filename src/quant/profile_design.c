@@ -61,8 +61,9 @@ static void list_types(const dil__profiler *p, const dil_layer_tensor *t, dil__r
 }
 
 /* The local error of one tensor of one block at one type. */
-static dil_status tensor_damage(dil__profiler *p, uint32_t layer, const char *tensor, dil_type type, double *out, dil_err *err)
+static dil_status tensor_damage(dil__profiler *p, uint32_t layer, const dil_layer_tensor *lt, dil_type type, double *out, dil_err *err)
 {
+    const char *tensor = lt->name;
     char key[DIL__JOURNAL_KEY];
     snprintf(key, sizeof key, "design:%s:%s", tensor, dil_type_get(type)->name);
     if (type == given_type(p, tensor)) {
@@ -74,7 +75,7 @@ static dil_status tensor_damage(dil__profiler *p, uint32_t layer, const char *te
     dil__variant_init(&v, &p->weights);
     dil_weights w = dil__variant_weights(&v);
     dil__link *s = NULL;
-    dil_status st = dil__profiler_recode(p, tensor, type, &v, err);
+    dil_status st = dil__profiler_recode(p, layer, lt, type, &v, err);
     if (st == DIL_OK) st = dil__chain_link(p->chain, layer, &w, &s, err);
     if (st == DIL_OK) st = dil__chain_local(p->chain, layer, s, out, err);
     if (st == DIL_OK) st = dil__journal_put(p->journal, key, out, 1, err);
@@ -100,7 +101,7 @@ static dil_status design_blocks(dil__profiler *p, dil_err *err)
                 st = dil_fail(err, DIL_ECANCELED, "canceled; what is measured is kept, and --resume (up and demo by themselves) goes on from it");
             for (size_t i = 0; i < c[r].n && st == DIL_OK; i++) {
                 double d;
-                st = tensor_damage(p, layer, t[k->role[r]].name, c[r].type[i], &d, err);
+                st = tensor_damage(p, layer, &t[k->role[r]], c[r].type[i], &d, err);
                 if (st == DIL_OK) c[r].damage[i] += d / n;
             }
         }

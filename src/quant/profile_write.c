@@ -87,7 +87,8 @@ static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer
     for (size_t r = 0; r < k->n_roles; r++) out->types[r] = (dil_level_type){k->tensor[k->role[r]].role, dil_type_get(l->type[r])->name};
     out->n_types = (uint32_t)k->n_roles;
     out->name = l->name;
-    out->damage_kl = p->kl[at];
+    out->bits = l->bits;
+    out->damage_alone = out->damage_kl = p->kl[at];
     out->damage_weight = p->weight[at];
     out->decode_sec = k->decode_sec + q * n_nodes;
     out->prefill_sec = k->prefill_sec + q * n_nodes;
@@ -129,6 +130,16 @@ static dil_status fill_layers(const dil__profiler *p, dil_arena *a, dil_profile 
     return DIL_OK;
 }
 
+/* The whole models that were measured, as the first students. */
+static void fill_students(const dil__profiler *p, dil_profile_student *s, uint32_t *n)
+{
+    *n = 0;
+    for (uint32_t i = 0; i < p->n_checks; i++)
+        if (p->check[i][0] > 0 && p->check[i][1] > 0)
+            s[(*n)++] = (dil_profile_student){.method = p->feedback ? "gptq" : "rtn", .bits = p->check_bits[i], .alone = p->check[i][0], .kl = p->check[i][1],
+                                              .kl_stderr = (double)NAN, .tokens = dil__chain_tokens(p->chain)};
+}
+
 dil_status dil__profiler_write(dil__profiler *p, dil_err *err)
 {
     dil_arena *a = dil_arena_new((size_t)64 << 20);
@@ -146,7 +157,14 @@ dil_status dil__profiler_write(dil__profiler *p, dil_err *err)
     out.nodes = dil_arena_push(a, c->n_nodes, sizeof *out.nodes);
     dil_status st = out.nodes ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory");
     for (uint32_t s = 0; st == DIL_OK && s < c->n_nodes; s++) out.nodes[s] = c->nodes[s].name;
+    dil_profile_student students[DIL__CHECKS];
+    fill_students(p, students, &out.n_students);
+    out.students = students;
+    out.alone_method = p->feedback ? "gptq" : "rtn";
+    out.held_from = p->held_from;
+    out.held_to = p->held_to;
     if (st == DIL_OK) st = fill_layers(p, a, &out, err);
+    if (st == DIL_OK) dil_profile_correct(&out, p->o->method ? p->o->method : "rtn");
     if (st == DIL_OK) st = dil_profile_write(p->o->out, &out, err);
     dil_arena_free(a);
     return st;

@@ -4,6 +4,7 @@
 
 #include "quant/calib.h"
 #include "quant/chain.h"
+#include "quant/inputs.h"
 #include "quant/journal.h"
 #include "quant/levels.h"
 #include "quant/variant.h"
@@ -36,6 +37,10 @@ typedef struct dil__profiler {
     uint32_t n_layers;
     dil_hash hash;
     dil_ids ids;             /* n_chunks * n_ctx, damage is measured on them */
+    uint64_t held_from, held_to; /* tokens of the data that no student is calibrated on; ids are the first of them */
+    dil_ids calib;           /* importance is gathered on them, and what error feedback needs */
+    bool feedback;           /* damage is measured with it */
+    dil__inputs *inputs;     /* NULL: not needed yet */
     dil__imatrix *imatrix;
     char *imatrix_path;
     dil__journal *journal;
@@ -45,6 +50,7 @@ typedef struct dil__profiler {
     /* Whole models near one level each. */
     double check[DIL__CHECKS][3];      /* predicted and measured divergence, increase of the loss */
     char check_level[DIL__CHECKS][32];
+    double check_bits[DIL__CHECKS];  /* a weight, over all linear tensors */
     dil__variant *check_weights[DIL__CHECKS]; /* [n_layers] made while the blocks were measured; empty: to be made */
     uint32_t n_checks;
     uint32_t n_measured, n_interpolated;
@@ -53,8 +59,8 @@ typedef struct dil__profiler {
 
 dil__kind *dil__profiler_kind(dil__profiler *p, uint32_t layer);
 int dil__profiler_threads(const dil__profiler *p);
-/* The tensor at a type, in v; nothing where it has that type. */
-dil_status dil__profiler_recode(dil__profiler *p, const char *tensor, dil_type type, dil__variant *v, dil_err *err);
+/* A tensor of the layer at a type, in v; nothing where it has that type. */
+dil_status dil__profiler_recode(dil__profiler *p, uint32_t layer, const dil_layer_tensor *lt, dil_type type, dil__variant *v, dil_err *err);
 /* All linear tensors of a layer at a level, in v. */
 dil_status dil__profiler_level(dil__profiler *p, uint32_t layer, size_t level, dil__variant *v, dil_err *err);
 

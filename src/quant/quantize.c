@@ -181,7 +181,7 @@ static dil_status calibrate(job *j, dil_err *err)
     st = dil_tokenizer_new(j->g, &tok, err);
     if (st != DIL_OK) return st;
     dil_ids ids;
-    st = dil__calib_tokens(tok, o->imatrix_data, o->imatrix_format, 512, o->imatrix_tokens ? o->imatrix_tokens : 16384, &ids, err);
+    st = dil__calib_tokens_without(tok, o->imatrix_data, o->imatrix_format, o->held_from, o->held_to, 512, o->imatrix_tokens ? o->imatrix_tokens : 16384, &ids, err);
     dil_tokenizer_free(tok);
     if (st != DIL_OK) return st;
     const char *model = dil_gguf_path(j->g);
@@ -207,7 +207,7 @@ static dil_status calibrate_layerwise(job *j, dil_err *err)
     if (st != DIL_OK) return st;
     dil_ids ids;
     size_t most = o->imatrix_tokens ? o->imatrix_tokens : CHUNKS * N_CTX;
-    st = dil__calib_tokens(tok, o->imatrix_data, o->imatrix_format, CHUNKS_MIN * N_CTX, most > CHUNKS_MIN * N_CTX ? most : CHUNKS_MIN * N_CTX, &ids, err);
+    st = dil__calib_tokens_without(tok, o->imatrix_data, o->imatrix_format, o->held_from, o->held_to, CHUNKS_MIN * N_CTX, most > CHUNKS_MIN * N_CTX ? most : CHUNKS_MIN * N_CTX, &ids, err);
     if (st == DIL_OK && dil_tokenizer_adds_bos(tok))
         for (size_t i = 0; i < ids.n; i += N_CTX) ids.id[i] = dil_tokenizer_bos(tok);
     dil_tokenizer_free(tok);

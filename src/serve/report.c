@@ -161,7 +161,9 @@ static void quality_table(const dil__report *r, dil_buf *b)
                    r->before.loss, r->after.loss);
     dil_buf_printf(b, "<tr><td>KL divergence, mean \xc2\xb1 standard error</td><td class=\"n\">0</td><td class=\"n\">%.4f \xc2\xb1 %.4f</td></tr>", r->after.kl_mean, r->after.kl_stderr);
     dil_buf_printf(b, "<tr><td>KL divergence, 99th percentile</td><td class=\"n\">0</td><td class=\"n\">%.3f</td></tr>", r->after.kl_p99);
-    dil_buf_printf(b, "<tr><td>the same, as the plan predicted it for plain rounding</td><td class=\"n\">0</td><td class=\"n\">%.4f</td></tr>", r->plan->predicted_damage);
+    dil_buf_printf(b, "<tr><td>mean, predicted by the plan</td><td class=\"n\">0</td><td class=\"n\">%.4f</td></tr>", r->plan->predicted_damage);
+    if (isfinite(r->first_damage))
+        dil_buf_printf(b, "<tr><td>mean, predicted before the student was measured on text kept apart</td><td class=\"n\">0</td><td class=\"n\">%.4f</td></tr>", r->first_damage);
     if (isfinite(r->after.f1) && isfinite(r->before.f1))
         dil_buf_printf(b, "<tr><td>answers: exact match, F1</td><td class=\"n\">%.1f %%, %.1f %%</td><td class=\"n\">%.1f %%, %.1f %%</td></tr>", 100 * r->before.em,
                        100 * r->before.f1, 100 * r->after.em, 100 * r->after.f1);

@@ -19,6 +19,7 @@ typedef struct dil__report {
     const dil_cluster *cluster;
     const dil_profile *profile;
     const dil_plan *plan;
+    double first_damage;              /* what the plan predicted before the student was measured on text kept apart; NAN: the same */
     double max_ratio;                 /* the budget; NAN: none */
     dil_eval_result before, after;    /* the teacher by itself, the student beside the teacher */
     double measured_token_sec, measured_prefill_sec; /* medians; NAN: not measured */
