@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory() as tmp:
         said, url = serving(child)
         check("up serves", url is not None, said, child.poll())
         if url is None: print(child.stderr.read()[-3000:]); sys.exit(1)
-        check("every step in a line", [s.split()[0] for s in said[:-1]] == ["probe", "profile", "plan", "quantize"], said)
+        check("every step in a line", [s.split()[0] for s in said[:-1]] == ["probe", "profile", "plan", "quantize", "measure"], said)
         plan = json.load(open(p("d", "plan.json")))
         check("over both nodes", {s["node"] for s in plan["stages"]} == {"a", "b"}, plan["stages"])
         end = time.monotonic() + 60

@@ -3,6 +3,7 @@
  * layer. */
 #include "quant/chain.h"
 
+#include "quant/decoder.h"
 #include "quant/logits.h"
 
 #include <math.h>
@@ -16,6 +17,8 @@ struct dil__chain {
     dil__chain_opts o;
     const int32_t *ids;
     uint32_t n_layers;
+    const dil_weights *weights;
+    dil__decoder *d;    /* NULL: links are stages */
     dil__link **link;   /* [n_layers] */
     float **hidden;     /* [n_layers - 1][tokens][n_embd]: behind each layer */
     float *logits;      /* [tokens][n_vocab] of the reference */
@@ -32,6 +35,7 @@ void dil__chain_free(dil__chain *c)
         if (c->link) dil__link_close(c->link[l]);
         if (c->hidden && l + 1 < c->n_layers) free(c->hidden[l]);
     }
+    dil__decoder_free(c->d);
     free(c->link);
     free(c->hidden);
     free(c->logits);
@@ -52,6 +56,11 @@ uint64_t dil__chain_tokens(const dil__chain *c)
     return (uint64_t)(c->o.n_ctx - 1 - DIL__CHAIN_SKIP) * c->o.n_chunks;
 }
 
+struct dil__decoder *dil__chain_decoder(const dil__chain *c)
+{
+    return c->d;
+}
+
 double dil__chain_loss(const dil__chain *c)
 {
     return c->loss;
@@ -59,7 +68,7 @@ double dil__chain_loss(const dil__chain *c)
 
 dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err)
 {
-    dil__link_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .n_ctx = c->o.n_ctx, .floats = c->o.floats};
+    dil__link_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .n_ctx = c->o.n_ctx, .floats = c->o.floats, .decoder = c->d, .base = c->weights};
     return dil__link_open(c->arch, weights, layer, &o, out, err);
 }
 
@@ -132,6 +141,14 @@ static dil_status run_reference(dil__chain *c, const dil_progress *progress, dil
     return st;
 }
 
+/* A model that the decoder does not know runs as stages. */
+static dil_status open_decoder(dil__chain *c, dil_err *err)
+{
+    dil_status st = dil__decoder_open(c->arch, c->o.n_ctx, c->o.n_threads, false, &c->d, err);
+    if (st == DIL_EUNSUPPORTED) return DIL_OK;
+    return st == DIL_OK ? dil__decoder_load(c->d, c->weights, err) : st;
+}
+
 dil_status dil__chain_open(const dil_arch *arch, const dil_weights *weights, const dil__chain_opts *opts, const int32_t *ids,
                            const dil_progress *progress, dil__chain **out, dil_err *err)
 {
@@ -141,7 +158,9 @@ dil_status dil__chain_open(const dil_arch *arch, const dil_weights *weights, con
     c->o = *opts;
     c->ids = ids;
     c->n_layers = dil_arch_n_layers(arch);
+    c->weights = weights;
     dil_status st = allocate(c, err);
+    if (st == DIL_OK && c->o.floats) st = open_decoder(c, err);
     for (uint32_t l = 0; l < c->n_layers && st == DIL_OK; l++) st = dil__chain_link(c, l, weights, &c->link[l], err);
     if (st == DIL_OK) st = run_reference(c, progress, err);
     if (st != DIL_OK) {

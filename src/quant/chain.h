@@ -19,7 +19,7 @@ typedef struct dil__chain_opts {
     uint32_t n_ctx;     /* tokens a chunk, > 2 * DIL__CHAIN_SKIP */
     uint32_t n_chunks;  /* ids holds n_ctx * n_chunks tokens */
     bool floats;        /* compute with the weights' values in F32, whatever their types: on CPUs the fastest for long batches, and
-                         * what is measured is the weights' error alone */
+                         * what is measured is the weights' error alone; by decoder.h where it knows the model */
 } dil__chain_opts;
 
 /* Runs the reference once. arch, weights and ids [n_chunks * n_ctx] are borrowed for the chain's life.
@@ -29,6 +29,7 @@ dil_status dil__chain_open(const dil_arch *arch, const dil_weights *weights, con
                            const dil_progress *progress, dil__chain **out, dil_err *err);
 void dil__chain_free(dil__chain *c);
 
+struct dil__decoder *dil__chain_decoder(const dil__chain *c); /* with the reference's values; NULL: it runs as stages */
 uint64_t dil__chain_tokens(const dil__chain *c);    /* scored */
 double dil__chain_loss(const dil__chain *c);        /* of the reference on them */
 

@@ -215,6 +215,13 @@ float *dil__decoder_tensor(dil__decoder *d, uint32_t l, size_t index)
     return d->layer[l].w[d->layer[l].slot[index]];
 }
 
+float *dil__decoder_swap(dil__decoder *d, uint32_t l, size_t index, float *values)
+{
+    float **w = &d->layer[l].w[d->layer[l].slot[index]], *had = *w;
+    *w = values;
+    return had;
+}
+
 const float *dil__decoder_table(const dil__decoder *d)
 {
     const layer *y = &d->layer[d->n_layers - 1];
@@ -343,6 +350,22 @@ void dil__decoder_finish(dil__decoder *d, const float *stream, uint32_t n, float
     }
     if (y->w[PROJECT_OUT]) dil__linear_forward(x, y->w[PROJECT_OUT], NULL, n, e, word, out);
     else memcpy(out, x, (size_t)n * e * sizeof *out);
+}
+
+void dil__decoder_layer(dil__decoder *d, uint32_t l, const int32_t *ids, const float *in, uint32_t n, float *out)
+{
+    size_t size = (size_t)n * d->arch->n_embd * sizeof *out;
+    dil__blas_threads(d->n_threads);
+    if (l == 0) {
+        dil__decoder_embed(d, ids, n, out);
+    } else if (l + 1 < d->n_layers) {
+        memcpy(d->hidden[l - 1], in, size);
+        run_block(d, l, n);
+        memcpy(out, d->hidden[l], size);
+    } else {
+        dil__decoder_finish(d, in, n, d->work[0]);
+        dil__linear_forward(d->work[0], dil__decoder_table(d), NULL, n, d->arch->n_embd_word, d->arch->n_vocab, out);
+    }
 }
 
 void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out)

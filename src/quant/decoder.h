@@ -26,6 +26,8 @@ void dil__decoder_free(dil__decoder *d);
 /* The tensors of a layer are numbered as dil_arch_layer_tensors lists them (shared ones included). */
 dil_status dil__decoder_load(dil__decoder *d, const dil_weights *w, dil_err *err); /* all of them, from any types */
 float *dil__decoder_tensor(dil__decoder *d, uint32_t layer, size_t index); /* its values, to be changed between passes */
+/* Other values for a tensor, borrowed until they are taken back; returns those it had. A tied head's table is the head's own pointer. */
+float *dil__decoder_swap(dil__decoder *d, uint32_t layer, size_t index, float *values);
 const float *dil__decoder_table(const dil__decoder *d);  /* the head's [n_vocab][n_embd_word] */
 
 /* One sequence of n tokens from position 0. out [n][n_embd_word]. */
@@ -39,6 +41,8 @@ const float *dil__decoder_hidden(const dil__decoder *d, uint32_t layer);
  *   ATTN_OUT  x, stream -> out [n][n_embd]: the stream behind attention     FFN_OUT  x, stream -> out: the stream behind the block */
 typedef enum dil__part { DIL__ATTN_IN, DIL__ATTN, DIL__ATTN_OUT, DIL__FFN_IN, DIL__FFN, DIL__FFN_OUT } dil__part;
 void dil__decoder_part(dil__decoder *d, uint32_t layer, dil__part part, const float *x, const float *stream, uint32_t n, float *out);
+/* A whole planner layer: ids for layer 0, else in [n][n_embd]; out [n][n_embd], of the head [n][n_vocab] logits. */
+void dil__decoder_layer(dil__decoder *d, uint32_t layer, const int32_t *ids, const float *in, uint32_t n, float *out);
 void dil__decoder_embed(dil__decoder *d, const int32_t *ids, uint32_t n, float *stream);
 void dil__decoder_finish(dil__decoder *d, const float *stream, uint32_t n, float *out); /* what the head multiplies */
 

@@ -42,7 +42,6 @@ void dil__inputs_free(dil__inputs *in)
 {
     if (!in) return;
     forget(in);
-    dil__decoder_free(in->d);
     free(in->ids);
     free(in->stream);
     free(in->x);
@@ -57,7 +56,7 @@ static void restart(dil__inputs *in)
     in->at = 0;
 }
 
-dil_status dil__inputs_open(const dil_arch *arch, const dil_weights *weights, const int32_t *ids, uint32_t n_ctx, uint32_t n_chunks, int n_threads,
+dil_status dil__inputs_open(const dil_arch *arch, dil__decoder *decoder, const int32_t *ids, uint32_t n_ctx, uint32_t n_chunks,
                             dil__inputs **out, dil_err *err)
 {
     dil__inputs *in = calloc(1, sizeof *in);
@@ -71,12 +70,10 @@ dil_status dil__inputs_open(const dil_arch *arch, const dil_weights *weights, co
     in->stream = malloc(tokens * arch->n_embd * sizeof *in->stream);
     in->x = malloc(n_ctx * widest * sizeof *in->x);
     in->y = malloc(n_ctx * widest * sizeof *in->y);
-    dil_status st = in->ids && in->stream && in->x && in->y ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", tokens);
-    if (st == DIL_OK) st = dil__decoder_open(arch, n_ctx, n_threads, false, &in->d, err);
-    if (st == DIL_OK) st = dil__decoder_load(in->d, weights, err);
-    if (st != DIL_OK) {
+    in->d = decoder;
+    if (!in->ids || !in->stream || !in->x || !in->y) {
         dil__inputs_free(in);
-        return st;
+        return dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", tokens);
     }
     memcpy(in->ids, ids, tokens * sizeof *in->ids);
     restart(in);

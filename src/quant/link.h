@@ -9,6 +9,8 @@ typedef struct dil__link_opts {
     int n_threads;
     uint32_t n_ctx; /* tokens a chunk */
     bool floats;    /* compute with the weights' values in F32, whatever their types */
+    struct dil__decoder *decoder; /* not NULL: compute with it; it holds the values of base, which weights replace in parts */
+    const dil_weights *base;
 } dil__link_opts;
 
 typedef struct dil__link dil__link;
@@ -18,6 +20,5 @@ dil_status dil__link_open(const dil_arch *arch, const dil_weights *weights, uint
 void dil__link_close(dil__link *k);
 /* ids [n_ctx] for layer 0, in [n_ctx][n_embd] behind it; out [n_ctx][n_embd], of the head [n_ctx][n_vocab]. */
 dil_status dil__link_run(dil__link *k, const int32_t *ids, const float *in, float *out, dil_err *err);
-void dil__link_tap(dil__link *k, dil_stage_tap_fn *fn, void *ctx);
 
 #endif

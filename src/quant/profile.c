@@ -113,6 +113,7 @@ static dil_status run(dil__profiler *p, dil_err *err)
     dil__chain_opts co = {.n_threads = p->o->n_threads, .n_ctx = p->o->n_ctx, .n_chunks = p->o->n_chunks};
     if (st == DIL_OK) co.floats = dil_arch_n_params(&p->arch) <= DIL__FLOATS_PARAMS;
     if (st == DIL_OK) st = dil__chain_open(&p->arch, &p->weights, &co, p->ids.id, p->progress, &p->chain, err);
+    if (st == DIL_OK) p->feedback = p->feedback && dil__chain_decoder(p->chain);
     if (st == DIL_OK) st = dil__profiler_design(p, err);
     if (st == DIL_OK) st = dil__profiler_damage(p, err);
     if (st == DIL_OK) st = dil__profiler_time(p, err);
