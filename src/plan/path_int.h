@@ -16,6 +16,7 @@
 
 enum {
     PX_MASK_MAX = 11,    /* nodes whose large visit the completion bound remembers */
+    PX_COVER_MAX = 5,    /* nodes up to which it also remembers which were visited */
     PX_WEIGHTS_MAX = 12,
     PX_LABELS_MAX = 4 << 20, /* labels of one level search */
 };
@@ -157,6 +158,8 @@ typedef struct px_graph {
     int run_cap;        /* most layers that one visit can hold */
     int *run_max;       /* [S][L] the same from a layer on, on a node */
     int n_bits;
+    bool cover;         /* masks have a second bit for each node: visited at all; enough [2^n_nodes] says which sets can hold a plan */
+    bool *enough;
     int *bit;           /* [S] the node's bit in a mask, -1: its large visits are not remembered */
 } px_graph;
 
@@ -168,7 +171,11 @@ static inline size_t px_rest_at(const px_core *c, const px_graph *g, int layer, 
 static inline size_t px_visit_at(const px_core *c, const px_graph *g, int node, int first, int n) {
     return ((size_t)node * (size_t)c->n_layers + (size_t)first) * (size_t)g->run_cap + (size_t)n - 1;
 }
+/* The bit of its large visit, and the mask after a visit. */
 static inline unsigned px_mask_of(const px_graph *g, int node) { return g->bit[node] < 0 ? 0u : 1u << g->bit[node]; }
+static inline unsigned px_mask_after(const px_graph *g, unsigned mask, int node, bool small) {
+    return mask | (small ? 0 : px_mask_of(g, node)) | (g->cover ? 1u << (g->n_bits / 2 + node) : 0);
+}
 
 /* Allocates the tables of w for (sec, damage) and fills them. */
 bool dil__px_weight_init(const px_core *c, const px_graph *g, px_weight *w, double sec, double damage, const double *price, int n_units);

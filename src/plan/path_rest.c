@@ -5,7 +5,10 @@
  *                                  large(s, l, n) + rest[l+n][s][U + s]      only when s is not in U
  *     rest[l][s][U] = min over s' != s of hop[s][s'] + start[s'][U]
  * with masks innermost, so that every pass runs along memory. Small visits are not limited: the relaxation. Nodes beyond the bits
- * may have any number of large visits. */
+ * may have any number of large visits.
+ *
+ * With few nodes U also says which nodes were visited at all, and a way whose nodes together cannot hold any plan has no end. Without that a
+ * node that has to be used but is far is paid for in part: the prices mix ways that put much there with ways that put nothing. */
 #include "plan/path_int.h"
 
 #include <stdlib.h>
@@ -16,6 +19,56 @@ PX_HOT static void lower(double *restrict to, const double *restrict from, doubl
         const double v = from[i] + add;
         to[i] = v < to[i] ? v : to[i];
     }
+}
+
+/* What a node that is visited has for layers: without the buffer of the smallest that it can hold, or of an end that is known to be there. */
+static double cover_room(const px_core *c, int s) {
+    const int last = c->n_layers - 1;
+    const bool inner = c->has_ends && s != c->first_node && s != c->last_node && last > 1;
+    double extra = INFINITY, end = 0;
+    for (int l = inner ? 1 : 0; c->extra && l <= (inner ? last - 1 : last); l++) extra = fmin(extra, c->extra[l]);
+    if (c->extra && c->has_ends && s == c->first_node) end = c->extra[0];
+    if (c->extra && c->has_ends && s == c->last_node) end = fmax(end, c->extra[last]);
+    return fmax(0, c->store[s] - (c->extra ? fmax(extra, end) : 0));
+}
+
+/* The sets of nodes whose stores together hold the layers within the damage budget: one knapsack of all layers in bytes, rounded down.
+ * false: all sets that have room at all do, or no memory. */
+static bool find_cover(const px_core *c, px_graph *g) {
+    enum { UNITS = 4096 };
+    const int L = c->n_layers, S = c->n_nodes, Q = c->n_levels;
+    double all = 0, cost[256], *v = dil__px_alloc(2 * (UNITS + 1), sizeof *v);
+    int units[256];
+    bool any = false;
+    for (int s = 0; s < S; s++) all += cover_room(c, s);
+    const double unit = all * (1 + 1e-9) / UNITS;
+    g->enough = dil__px_alloc((size_t)1 << S, sizeof *g->enough);
+    if (!v || !g->enough || Q > 256 || !(unit > 0)) {
+        free(v);
+        return false;
+    }
+    double *in = v, *out = v + UNITS + 1;
+    for (int l = 0; l < L; l++) {
+        for (int q = 0; q < Q; q++) {
+            double b = px_bytes(c, l, q);
+            if (l == L - 1 && c->home_bytes) b = fmin(b, c->home_bytes[q]);
+            units[q] = b < all ? (int)(b * (1 - 1e-9) / unit) : UNITS + 1;
+            cost[q] = px_damage(c, l, q);
+        }
+        dil__px_knap_step(in, out, UNITS, units, cost, Q);
+        double *t = in;
+        in = out;
+        out = t;
+    }
+    for (unsigned set = 1; set < 1u << S; set++) {
+        double room = 0;
+        for (int s = 0; s < S; s++) room += set >> s & 1 ? cover_room(c, s) : 0;
+        const int u = (int)fmin(UNITS, room * (1 + 1e-9) / unit);
+        g->enough[set] = in[u] <= c->damage_max * (1 + 1e-9) + 1e-12 * fabs(c->damage_max);
+        any = any || !g->enough[set];
+    }
+    free(v);
+    return any;
 }
 
 bool dil__px_graph_init(const px_core *c, px_graph *g) {
@@ -51,6 +104,8 @@ bool dil__px_graph_init(const px_core *c, px_graph *g) {
     }
     if (g->run_cap == 0) g->run_cap = 1;
     g->n_bits = S < PX_MASK_MAX ? S : PX_MASK_MAX;
+    g->cover = S > 1 && S <= PX_COVER_MAX && find_cover(c, g);
+    if (g->cover) g->n_bits *= 2;
     free(least);
     return true;
 }
@@ -58,7 +113,16 @@ bool dil__px_graph_init(const px_core *c, px_graph *g) {
 void dil__px_graph_fini(px_graph *g) {
     free(g->run_max);
     free(g->bit);
+    free(g->enough);
     *g = (px_graph){0};
+}
+
+static void lower_covered(const px_graph *g, double *to, const double *rest, int s, double small, double large) {
+    const size_t M = (size_t)1 << g->n_bits, run = px_mask_of(g, s), been = px_mask_after(g, 0, s, true);
+    for (size_t u = 0; u < M; u += run) { /* the bits below the large visit's run along memory */
+        if (small < INFINITY) lower(to + u, rest + (u | been), small, run);
+        if (large < INFINITY && !(u & run)) lower(to + u, rest + (u | been | run), large, run);
+    }
 }
 
 static void start_costs(const px_core *c, const px_graph *g, const px_weight *w, int l, double *start) {
@@ -70,9 +134,13 @@ static void start_costs(const px_core *c, const px_graph *g, const px_weight *w,
         for (int n = 1; n <= n_max; n++) {
             const size_t at = px_visit_at(c, g, s, l, n);
             const double *rest = w->rest + px_rest_at(c, g, l + n, s, 0);
+            const size_t b = px_mask_of(g, s);
+            if (g->cover) {
+                lower_covered(g, to, rest, s, w->small[at], w->large[at]);
+                continue;
+            }
             if (w->small[at] < INFINITY) lower(to, rest, w->small[at], M);
             if (!(w->large[at] < INFINITY)) continue;
-            const size_t b = px_mask_of(g, s);
             if (!b) lower(to, rest, w->large[at], M);
             for (size_t u = 0; b && u < M; u += 2 * b) lower(to + u, rest + u + b, w->large[at], b);
         }
@@ -84,7 +152,7 @@ static void fill_rest(const px_core *c, const px_graph *g, px_weight *w, double 
     const int L = c->n_layers, S = c->n_nodes;
     for (int s = 0; s < S; s++) {
         double *to = w->rest + px_rest_at(c, g, L, s, 0);
-        for (size_t u = 0; u < M; u++) to[u] = w->sec * c->sink[s];
+        for (size_t u = 0; u < M; u++) to[u] = !g->cover || g->enough[u >> c->n_nodes] ? w->sec * c->sink[s] : INFINITY;
     }
     for (int l = L - 1; l >= 0; l--) {
         start_costs(c, g, w, l, start);
@@ -137,13 +205,13 @@ static double best_visit(const px_core *c, const px_graph *g, const px_weight *w
     for (int n = 1; n <= g->run_max[s * c->n_layers + l]; n++) {
         const size_t at = px_visit_at(c, g, s, l, n);
         const unsigned b = px_mask_of(g, s);
-        const double small = w->small[at] + w->rest[px_rest_at(c, g, l + n, s, mask)];
+        const double small = w->small[at] + w->rest[px_rest_at(c, g, l + n, s, px_mask_after(g, mask, s, true))];
         if (small < least) {
             least = small;
             *v = (px_visit){s, l, n, true};
         }
         if (mask & b) continue;
-        const double large = w->large[at] + w->rest[px_rest_at(c, g, l + n, s, mask | b)];
+        const double large = w->large[at] + w->rest[px_rest_at(c, g, l + n, s, px_mask_after(g, mask, s, false))];
         if (large < least) {
             least = large;
             *v = (px_visit){s, l, n, false};
@@ -174,7 +242,7 @@ int dil__px_relaxed(const px_core *c, const px_graph *g, const px_weight *w, px_
         }
         if (!(least < INFINITY)) return 0;
         visit[n++] = best;
-        if (!best.small) mask |= px_mask_of(g, best.node);
+        mask = px_mask_after(g, mask, best.node, best.small);
         last = best.node;
         l += best.n;
     }

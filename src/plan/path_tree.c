@@ -81,7 +81,7 @@ static double way_through(const walk *w, const px_visit *v, double hop, size_t r
  * visits is only asked for when all weights let v pass without it, and weight by weight. */
 static double bound_of(walk *w, const px_visit *v, double hop, unsigned mask) {
     px_tree *t = w->t;
-    const size_t rest = px_rest_at(t->c, t->g, v->first + v->n, v->node, mask | (v->small ? 0 : px_mask_of(t->g, v->node)));
+    const size_t rest = px_rest_at(t->c, t->g, v->first + v->n, v->node, px_mask_after(t->g, mask, v->node, v->small));
     const size_t at = px_visit_at(t->c, t->g, v->node, v->first, v->n);
     const double *before = w->node_cost + (size_t)v->node * (size_t)t->n_w;
     double bound = 0, cost[PX_WEIGHTS_MAX];
@@ -156,7 +156,7 @@ static bool descend(walk *w, const px_visit *v, int last, unsigned mask) {
     w->visit[w->n_visits++] = *v;
     w->n_of[v->node]++;
     for (int l = 0; l < v->n; l++) w->node[v->first + l] = v->node;
-    const bool ok = explore(w, v->first + v->n, v->node, mask | (v->small ? 0 : px_mask_of(t->g, v->node)));
+    const bool ok = explore(w, v->first + v->n, v->node, px_mask_after(t->g, mask, v->node, v->small));
     w->n_of[v->node]--;
     w->n_visits--;
     memcpy(node_cost, before, n_w * sizeof *before);
