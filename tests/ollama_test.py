@@ -49,7 +49,7 @@ with Serve("--slots", "2") as s:
     for what, status, call in [("another model", 404, lambda: c.chat(model="other", messages=ASK)),
                                ("tools", 400, lambda: c.chat(model=NAME, messages=ASK, tools=[{"type": "function", "function": {"name": "f"}}])),
                                ("a temperature of 9", 400, lambda: c.chat(model=NAME, messages=ASK, options={"temperature": 9})),
-                               ("format", 400, lambda: c.chat(model=NAME, messages=ASK, format="yaml"))]:
+                               ("pictures", 400, lambda: c.chat(model=NAME, messages=[{"role": "user", "content": "What is this?", "images": [b"png"]}]))]:
         try:
             call()
             check(what, False)

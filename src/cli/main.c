@@ -5,7 +5,7 @@
 #include <string.h>
 
 extern const dil_cli_cmd dil_cli_run, dil_cli_bench;
-extern const dil_cli_cmd dil_cli_import;
+extern const dil_cli_cmd dil_cli_pull, dil_cli_import;
 extern const dil_cli_cmd dil_cli_info;
 extern const dil_cli_cmd dil_cli_plan;
 extern const dil_cli_cmd dil_cli_simulate, dil_cli_export;
@@ -23,6 +23,7 @@ extern const dil_cli_cmd dil_cli_up;
 static const dil_cli_cmd *const commands[] = {
     &dil_cli_run,
     &dil_cli_bench,
+    &dil_cli_pull,
     &dil_cli_import,
     &dil_cli_info,
     &dil_cli_plan,
