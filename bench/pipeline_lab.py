@@ -128,6 +128,15 @@ class Net:
         with open(os.path.join(self.tmp, "cluster.json"), "w") as f: json.dump({"version": 1, "nodes": nodes, "links": links, "entry": NODES[0]}, f)
 
 
+def questions(path, n):
+    """Chats about texts, the first question of each of n paragraphs."""
+    data = json.load(open(path))["data"]
+    found = [(p["context"], p["qas"][0]["question"]) for a in data for p in a["paragraphs"] if len(p["context"]) < 1500]
+    step = max(1, len(found) // max(1, n))
+    return [{"messages": [{"role": "user", "content": "%s\n\n%s Answer with a sentence from the text." % x}], "max_tokens": 48, "temperature": 0}
+            for x in found[::step][:n]]
+
+
 def end(p):
     if p.poll() is None:
         p.terminate()
@@ -140,7 +149,7 @@ ASK = """
 import json, sys, threading, time, urllib.request
 url, bodies, out = sys.argv[1], json.load(sys.stdin), []
 def ask(b):
-    r = urllib.request.Request(url + "/completions", json.dumps(b).encode())
+    r = urllib.request.Request(url + ("/chat/completions" if "messages" in b else "/completions"), json.dumps(b).encode())
     out.append(json.load(urllib.request.urlopen(r, timeout=300)))
 t = [threading.Thread(target=ask, args=(b,)) for b in bodies]
 t0 = time.monotonic()
@@ -195,7 +204,7 @@ def llama_rpc(net, model, delay_ms, rate_mbit, n_prompt, n_gen, repeats):
     try:
         time.sleep(0.5)
         bench = subprocess.Popen(net.inside(NODES[0], [os.path.join(LLAMA, "llama-bench"), "-m", model, "--rpc", ",".join("%s:%d" % (address(n), RPC_PORT) for n in NODES),
-                                                       "-dev", "RPC0,RPC1,RPC2", "-ngl", "99", "-ts", "1/1/1", "-t", "1", "-p", str(n_prompt), "-n", str(n_gen),
+                                                       "-dev", "RPC0/RPC1/RPC2", "-ngl", "99", "-ts", "1/1/1", "-t", "1", "-p", str(n_prompt), "-n", str(n_gen),
                                                        "-r", str(repeats), "-o", "json", "--progress"]), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         killer = threading.Timer(240, bench.kill)
         killer.start()
