@@ -12,19 +12,22 @@
 #include <string.h>
 
 enum { ORDERS = 4, LONGEST = 16, TABLE_MAX = 1 << 18 };
-#define FADE 0.97       /* of old observations at each new one of a class */
+#define FADE 0.98       /* of old observations at each new one of a class */
 #define TRUST 6.0       /* observations that what was seen elsewhere counts for */
 #define FIRST_MORE 0.6  /* of a further row, before one was measured */
 #define GAIN_MIN 1.03   /* what a draft must promise */
 
-/* Agreement by chance is likelier when it is short; from English question answering with SmolLM2, rounded: only where to start. */
-static const double prior[DIL__DRAFT_CLASSES] = {0.12, 0.3, 0.45, 0.6, 0.75, 0.85};
+/* Agreement by chance is likelier when it is short. Measured on 14 SQuAD questions with SmolLM2 (0.23 0.70 0.76 0.82 0.81 0.89 of 341 guesses); only
+ * where to start. */
+static const double prior[DIL__DRAFT_CLASSES] = {0.2, 0.6, 0.7, 0.78, 0.82, 0.88};
 static const uint32_t depths[] = {1, 2, 3, 5, 7, 11, 15}; /* few shapes: a graph is kept for each */
 
 struct dil__draft {
     uint32_t *after;     /* [mask + 1] place behind the last occurrence; 0: none */
     uint32_t mask, n_read;
     uint32_t match;      /* tokens that agreed before the last guess */
+    uint32_t watched;    /* place of a token that was foreseen, but not worth sending; 0: none */
+    int32_t foreseen;
     dil__draft_stats stats;
 };
 
@@ -132,6 +135,16 @@ static void read_on(dil__draft *d, const int32_t *tokens, uint32_t n)
     d->n_read = n;
 }
 
+/* What was foreseen and not sent tells as much as what was. */
+static void watch(dil__draft *d, dil__pace *p, const int32_t *tokens, uint32_t n)
+{
+    if (d->watched && d->watched < n) {
+        observe(&d->stats, class_of(d->match), tokens[d->watched] == d->foreseen);
+        observe(&p->stats, class_of(d->match), tokens[d->watched] == d->foreseen);
+    }
+    d->watched = 0;
+}
+
 static uint32_t agreement(const int32_t *tokens, uint32_t at, uint32_t n)
 {
     uint32_t m = 0;
@@ -151,13 +164,18 @@ static uint32_t find(dil__draft *d, const int32_t *tokens, uint32_t n)
     return 0;
 }
 
-uint32_t dil__draft_guess(dil__draft *d, const dil__pace *p, const int32_t *tokens, uint32_t n, int depth, uint32_t n_streams, uint32_t max, int32_t *out)
+uint32_t dil__draft_guess(dil__draft *d, dil__pace *p, const int32_t *tokens, uint32_t n, int depth, uint32_t n_streams, uint32_t max, int32_t *out)
 {
+    watch(d, p, tokens, n);
     read_on(d, tokens, n);
     if (max > DIL__DRAFT_MAX) max = DIL__DRAFT_MAX;
     uint32_t at = max && depth ? find(d, tokens, n) : 0;
     if (!at) return 0;
     uint32_t take = depth == DIL_SPECULATE_AUTO ? best_depth(d, p, max, n_streams) : (uint32_t)depth < max ? (uint32_t)depth : max;
+    if (take == 0) {
+        d->watched = n;
+        d->foreseen = tokens[at];
+    }
     for (uint32_t i = 0; i < take; i++) out[i] = at + i < n ? tokens[at + i] : out[at + i - n]; /* a text that repeats itself goes on repeating */
     return take;
 }

@@ -34,8 +34,9 @@ dil__draft *dil__draft_new(uint32_t n_tokens_max); /* NULL: out of memory */
 void dil__draft_free(dil__draft *d);
 
 /* Guesses what follows tokens [n], which must begin with the text of the call before. depth: DIL_SPECULATE_AUTO, or how many whenever there
- * are any. n_streams: how many share the links' delay. out [max]; returns how many, at most DIL__DRAFT_MAX. Cost: new tokens + guesses. */
-uint32_t dil__draft_guess(dil__draft *d, const dil__pace *p, const int32_t *tokens, uint32_t n, int depth, uint32_t n_streams, uint32_t max, int32_t *out);
+ * are any. n_streams: how many share the links' delay. out [max]; returns how many, at most DIL__DRAFT_MAX.
+ * What was foreseen without being worth a guess is looked at in the next call, and learned from. Cost: new tokens + guesses. */
+uint32_t dil__draft_guess(dil__draft *d, dil__pace *p, const int32_t *tokens, uint32_t n, int depth, uint32_t n_streams, uint32_t max, int32_t *out);
 /* Of the last n_guessed the first n_right were right. */
 void dil__draft_learn(dil__draft *d, dil__pace *p, uint32_t n_guessed, uint32_t n_right);
 
