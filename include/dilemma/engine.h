@@ -120,12 +120,20 @@ dil_status dil_engine_time_layer(const dil_arch *arch, uint32_t layer, const dil
 
 /* --- sampling ------------------------------------------------------------------------------------------------------- */
 
+typedef struct dil_logit_bias { int32_t token; float bias; } dil_logit_bias;
+#define DIL_LOGIT_BIAS_MAX 1024
+typedef struct dil_grammar dil_grammar; /* what a text may be, and the tokens that make it: dilemma/grammar.h */
+
+/* In this order: penalties, bias, grammar (what cannot go on a valid text is out), temperature, top-k, top-p, min-p. */
 typedef struct dil_sampler_opts {
     float temperature;      /* <= 0: greedy (lowest id among equals) */
     uint32_t top_k;         /* 0: off */
     float top_p, min_p;     /* 1 and 0: off */
     float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
     uint64_t seed;
+    const dil_logit_bias *bias; /* [n_bias] added to the logits; tokens outside the vocabulary are passed over. Copied by dil_sampler_new */
+    uint32_t n_bias;            /* <= DIL_LOGIT_BIAS_MAX */
+    const dil_grammar *grammar; /* NULL: none; borrowed for the sampler's life */
 } dil_sampler_opts;
 dil_sampler_opts dil_sampler_defaults(void);
 typedef struct dil_sampler dil_sampler;
@@ -133,7 +141,7 @@ dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab); /* NU
 void dil_sampler_free(dil_sampler *s);
 /* logits [n_vocab], not changed. logprob (may be NULL) is the natural log of the token's probability before truncation. */
 int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob);
-void dil_sampler_accept(dil_sampler *s, int32_t token); /* for the penalties */
+void dil_sampler_accept(dil_sampler *s, int32_t token); /* for the penalties and the grammar: every token of the answer, in order */
 void dil_sampler_skip(dil_sampler *s, uint32_t n);      /* as if n tokens had been picked: the next draw is the one after */
 
 #ifdef __cplusplus

@@ -20,7 +20,8 @@ struct dil_sampler {
     dil_sampler_opts opts;
     uint32_t n_vocab;
     dil_rng rng;
-    float *logit;       /* [n_vocab] after penalties; NULL without them */
+    dil_logit_bias *bias; /* [n_bias] */
+    float *logit;       /* [n_vocab] after penalties, bias and grammar; NULL without them */
     uint32_t *count;    /* [n_vocab] how often a token was accepted; NULL without penalties */
     candidate *heap;    /* [n_vocab], [top_k] where that is on */
 };
@@ -40,6 +41,16 @@ static uint32_t kept_by_top_k(const dil_sampler *s)
     return s->opts.top_k && s->opts.top_k < s->n_vocab ? s->opts.top_k : s->n_vocab;
 }
 
+static bool take_bias(dil_sampler *s, const dil_sampler_opts *o)
+{
+    s->opts.bias = NULL;
+    s->opts.n_bias = o->n_bias < DIL_LOGIT_BIAS_MAX ? o->n_bias : DIL_LOGIT_BIAS_MAX;
+    if (s->opts.n_bias == 0) return true;
+    s->bias = malloc(s->opts.n_bias * sizeof *s->bias);
+    if (s->bias) memcpy(s->bias, o->bias, s->opts.n_bias * sizeof *s->bias);
+    return s->bias != NULL;
+}
+
 dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
 {
     dil_sampler *s = calloc(1, sizeof *s);
@@ -48,11 +59,10 @@ dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
     s->n_vocab = n_vocab;
     dil_rng_init(&s->rng, o->seed);
     s->heap = calloc(kept_by_top_k(s), sizeof *s->heap);
-    if (penalises(o)) {
-        s->logit = malloc((size_t)n_vocab * sizeof *s->logit);
-        s->count = calloc(n_vocab, sizeof *s->count);
-    }
-    if (!s->heap || (penalises(o) && (!s->logit || !s->count))) {
+    bool changes = penalises(o) || o->n_bias > 0, ok = s->heap && take_bias(s, o);
+    if (changes) s->logit = malloc((size_t)n_vocab * sizeof *s->logit);
+    if (penalises(o)) s->count = calloc(n_vocab, sizeof *s->count);
+    if (!ok || (changes && !s->logit) || (penalises(o) && !s->count)) {
         dil_sampler_free(s);
         return NULL;
     }
@@ -62,22 +72,32 @@ dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
 void dil_sampler_free(dil_sampler *s)
 {
     if (!s) return;
+    free(s->bias);
     free(s->logit);
     free(s->count);
     free(s->heap);
     free(s);
 }
 
-static const float *penalised(dil_sampler *s, const float *logits)
+static void penalise(dil_sampler *s)
 {
-    if (!s->count) return logits;
-    memcpy(s->logit, logits, (size_t)s->n_vocab * sizeof *logits);
     float repeat = s->opts.repeat_penalty > 0 ? s->opts.repeat_penalty : 1;
     for (uint32_t i = 0; i < s->n_vocab; i++) {
         if (s->count[i] == 0) continue;
         float *l = &s->logit[i];
         *l = *l > 0 ? *l / repeat : *l * repeat;
         *l -= s->opts.presence_penalty + s->opts.frequency_penalty * (float)s->count[i];
+    }
+}
+
+static const float *changed(dil_sampler *s, const float *logits)
+{
+    if (!s->logit) return logits;
+    memcpy(s->logit, logits, (size_t)s->n_vocab * sizeof *logits);
+    if (s->count) penalise(s);
+    for (uint32_t i = 0; i < s->opts.n_bias; i++) {
+        int32_t t = s->bias[i].token;
+        if (t >= 0 && (uint32_t)t < s->n_vocab) s->logit[t] += s->bias[i].bias;
     }
     return s->logit;
 }
@@ -198,7 +218,7 @@ static float log_prob(const dil_sampler *s, const float *logits, int32_t id)
 
 int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
 {
-    const float *l = penalised(s, logits);
+    const float *l = changed(s, logits);
     int32_t id;
     if (s->opts.temperature <= 0) {
         id = (int32_t)dil__row_argmax(l, s->n_vocab);

@@ -30,6 +30,26 @@ static void greedy_takes_the_lowest_id_among_equals(void **state)
     dil_sampler_free(s);
 }
 
+static void a_bias_is_added_and_a_large_one_decides(void **state)
+{
+    (void)state;
+    float l[6] = {1, 5, 2, 5, 5, -1};
+    dil_logit_bias b[] = {{1, -100}, {4, 0.5f}, {77, 100}, {-3, 100}};
+    dil_sampler_opts o = dil_sampler_defaults();
+    o.temperature = 0;
+    o.bias = b;
+    o.n_bias = 4;
+    dil_sampler *s = dil_sampler_new(&o, 6);
+    b[1].bias = -9; /* it was copied */
+    assert_int_equal(dil_sampler_pick(s, l, NULL), 4);
+    dil_sampler_free(s);
+    o.temperature = 1;
+    b[0] = (dil_logit_bias){5, 100};
+    s = dil_sampler_new(&o, 6);
+    for (int i = 0; i < 50; i++) assert_int_equal(dil_sampler_pick(s, l, NULL), 5);
+    dil_sampler_free(s);
+}
+
 static void reductions_over_a_row_are_those_of_the_definition(void **state)
 {
     (void)state;
@@ -198,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_skipped_sampler_goes_on_as_the_first_did),
         cmocka_unit_test(reductions_over_a_row_are_those_of_the_definition),
+        cmocka_unit_test(a_bias_is_added_and_a_large_one_decides),
         cmocka_unit_test(greedy_takes_the_lowest_id_among_equals),
         cmocka_unit_test(draws_follow_the_truncated_distribution),
         cmocka_unit_test(a_long_tail_is_drawn_from_too),

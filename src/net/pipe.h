@@ -73,6 +73,7 @@ struct dil__pipe { /* first member of every implementation */
     uint32_t n_ctx, n_seq, n_vocab;
     uint32_t chunk;      /* prompt tokens a work; also bounds the sequences decoded together */
     uint32_t depth;      /* works in flight that keep every stage busy, at most DIL__DEPTH_MAX; 1: submit computes at once. May change with RESET */
+    bool picks_elsewhere; /* samplers are on another machine, and get numbers alone: no bias, no grammar */
     bool fixed_shapes;   /* never put two prompts into one work */
 };
 

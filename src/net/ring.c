@@ -339,6 +339,7 @@ dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, cons
     if (!r) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
     if (sodium_init() < 0) return dil_fail(err, DIL_EINTERNAL, "no random numbers");
     r->pipe.ops = &ring_ops;
+    r->pipe.picks_elsewhere = true;
     r->news = news;
     r->news_ctx = news_ctx;
     r->model = model;

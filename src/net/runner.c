@@ -514,6 +514,8 @@ static void *schedule(void *arg)
 
 static dil_status check_request(dil_runner *r, const dil_gen_req *req, dil_err *err)
 {
+    if (r->pipe->picks_elsewhere && (req->sampler.n_bias > 0 || req->sampler.grammar))
+        return dil_fail(err, DIL_EUNSUPPORTED, "%s is not supported over several machines yet", req->sampler.grammar ? "a grammar" : "logit_bias");
     if (req->n_prompt < 1 || req->max_tokens < 1)
         return dil_fail(err, DIL_EUSAGE, "a request wants at least one prompt token and one token to generate");
     if (req->n_prompt >= r->pipe->n_ctx)
