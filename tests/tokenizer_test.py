@@ -274,6 +274,57 @@ def llama3(texts):
         chat(f"{name}'s template", save(path.read_text("utf-8")), path.read_text("utf-8"), ref, "llama3.1")
 
 
+# Rules that a pattern and a vocabulary trained under it make. Qwen2's NFC is left out on both sides (docs/FORMATS.md).
+_TAIL = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SHORT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+
+def _cased(tail):
+    return rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{tail}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{tail}|"
+
+
+SPLITS = {
+    "qwen2": _SHORT + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|" + _TAIL,
+    "tekken": _cased("") + r"\p{N}|" + _TAIL.replace("[\\r\\n]*|", "[\\r\\n/]*|", 1),
+    "gpt-4o": _cased(_SHORT + "?") + r"\p{N}{1,3}|" + _TAIL.replace("[\\r\\n]*|", "[\\r\\n/]*|", 1),
+    "smaug-bpe": LLAMA3_SPLIT,
+}
+
+
+def split_families(texts):
+    some = texts[:3785] + texts[3785::8]
+    for name, pattern in SPLITS.items():
+        ref = Tokenizer(models.BPE())
+        ref.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level(use_regex=False)])
+        ref.train_from_iterator(PAGE * 3 + texts[:6000], trainers.BpeTrainer(vocab_size=6000, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+        state = json.loads(ref.to_str())["model"]
+        tokens = [t for t, _ in sorted(state["vocab"].items(), key=lambda kv: kv[1])]
+        path = write_gguf(name, name, tokens, [NORMAL] * len(tokens), [" ".join(m) for m in state["merges"]])
+        if compare(name, path, ref, some):
+            fail(f"{name}: texts without round trip")
+        imported_the_same(name, ref, path, tokens)
+
+
+def imported_the_same(name, ref, path, tokens):
+    """The folder's tokenizer.json gives the same rules."""
+    from gguf import GGUFReader
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "oracle"))
+    import families
+    folder = TMP / f"folder-{name}"
+    families.CONFIGS["tokens"] = families.base("qwen2", "Qwen2ForCausalLM", vocab_size=len(tokens), num_hidden_layers=1)
+    families.write("tokens", folder)
+    ref.save(str(folder / "tokenizer.json"))
+    out = TMP / f"imported-{name}.gguf"
+    p = subprocess.run([os.environ["DILEMMA"], "import", str(folder), "-o", str(out), "--quiet"], capture_output=True, text=True, timeout=120)
+    if p.returncode:
+        return fail(f"{name}: import: {p.stderr}")
+    a, b = GGUFReader(out).fields, GGUFReader(path).fields
+    for key in ("tokenizer.ggml.pre", "tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+        if a[key].contents() != b[key].contents():
+            fail(f"{name}: {key} differs after import: {str(a[key].contents())[:80]}")
+
+
 # --- conversations ----------------------------------------------------------------------------------------------------------
 
 _CHATML = ("{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}")
@@ -339,7 +390,7 @@ def sentencepiece_model(texts, **settings):
     return sentencepiece.SentencePieceProcessor(model_file=str(TMP / "sp.model"))
 
 
-def write_pieces(sp, name, space_first=True):
+def write_pieces(sp, name, space_first=True, user=()):
     n = sp.vocab_size()
     path = TMP / f"{name}.gguf"
     w = GGUFWriter(path, "llama")
@@ -347,7 +398,8 @@ def write_pieces(sp, name, space_first=True):
     w.add_tokenizer_pre("default")
     w.add_token_list([sp.id_to_piece(i) for i in range(n)])
     w.add_token_scores([sp.get_score(i) for i in range(n)])
-    w.add_token_types([2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else 1 for i in range(n)])
+    w.add_token_types([2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else USER if sp.id_to_piece(i) in user else 1
+                       for i in range(n)])
     w.add_uint32("tokenizer.ggml.bos_token_id", sp.bos_id())
     w.add_uint32("tokenizer.ggml.eos_token_id", sp.eos_id())
     w.add_add_space_prefix(space_first)
@@ -368,6 +420,15 @@ def llama2(texts):
     compare("without a space first", write_pieces(sp, "llama2-bare", False), Pieces(sp), texts[:4000])
 
 
+def gemma(texts):
+    """Runs of spaces and lines are tokens of the user's own, which come before everything else."""
+    texts = [t for t in texts if "\0" not in t and "\u2581" not in t]
+    user = ["\n" * i for i in range(1, 32)] + ["\u2581" * i for i in range(2, 32)] + ["<table>", "</table>", "<h1>"]
+    sp = sentencepiece_model(texts[:2000], add_dummy_prefix=False, user_defined_symbols=user)
+    if compare("Gemma", write_pieces(sp, "gemma", False, user), Pieces(sp), texts[:12000] + PAGE + ["<table>\n\n   x<h1> </table>" * 9]):
+        fail("Gemma: texts without round trip")
+
+
 def main():
     given = data_texts()
     texts = PAGE + random_texts(3000) + every_character() + given
@@ -375,6 +436,8 @@ def main():
     smollm2(texts)
     llama3(texts)
     llama2(texts)
+    gemma(texts)
+    split_families(texts)
     if skipped:
         print(f"{len(skipped)} SKIPPED, see above")
     print("FAILED" if failures else "passed", f"({failures} differences)")

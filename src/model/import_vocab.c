@@ -167,8 +167,21 @@ static dil_status read_merge_text(vocab *v)
 
 /* --- pre-tokenizer --------------------------------------------------------------------------------------------------- */
 
-static const char llama3_rule[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-                                  "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+/* The patterns as tokenizer.json has them, and the rules' names; with ignore_merges a word that is a token is taken whole. */
+#define TAIL " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SLASHED_TAIL " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SHORT_FORMS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED(tail) "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" tail "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" tail "|"
+static const struct {
+    const char *pattern, *whole_words, *merged; /* NULL: no name for these rules */
+} splits[] = {
+    {SHORT_FORMS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|" TAIL, "llama-bpe", "smaug-bpe"},
+    {SHORT_FORMS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|" TAIL, NULL, "qwen2"},
+    {CASED("") "\\p{N}|" SLASHED_TAIL, "tekken", "tekken"},
+    {CASED(SHORT_FORMS "?") "\\p{N}{1,3}|" SLASHED_TAIL, NULL, "gpt-4o"},
+};
 
 /* ByteLevel with its own splitting rule (GPT-2's), or as the mere byte spelling after another rule. No space is put in front. */
 static bool is_byte_level(const json_t *o, bool with_rule)
@@ -177,16 +190,27 @@ static bool is_byte_level(const json_t *o, bool with_rule)
            json_is_false(json_object_get(o, "use_regex")) == !with_rule;
 }
 
-static const char *recognise_pre(const json_t *o)
+/* What matches is a word, which every pattern here does with all of the text: kept apart, or the rest (nothing) removed. */
+static bool cuts_words(const json_t *split)
+{
+    const char *behavior = str_of(split, "behavior");
+    bool invert = json_is_true(json_object_get(split, "invert"));
+    return strcmp(str_of(split, "type"), "Split") == 0 && (invert ? strcmp(behavior, "Removed") == 0 || strcmp(behavior, "Isolated") == 0 : strcmp(behavior, "Isolated") == 0);
+}
+
+static const char *recognise_pre(const json_t *o, bool whole_words)
 {
     if (is_byte_level(o, true)) return "gpt-2";
     const json_t *list = json_object_get(o, "pretokenizers"), *first = json_array_get(list, 0), *second = json_array_get(list, 1);
     if (strcmp(str_of(o, "type"), "Sequence") != 0 || json_array_size(list) != 2) return NULL;
     bool digits = strcmp(str_of(first, "type"), "Digits") == 0 && json_is_true(json_object_get(first, "individual_digits"));
     if (digits && is_byte_level(second, true)) return "smollm";
-    bool split = strcmp(str_of(first, "type"), "Split") == 0 && strcmp(str_of(first, "behavior"), "Isolated") == 0 &&
-                 !json_is_true(json_object_get(first, "invert")) && strcmp(str_of(json_object_get(first, "pattern"), "Regex"), llama3_rule) == 0;
-    return split && is_byte_level(second, false) ? "llama-bpe" : NULL;
+    if (!cuts_words(first) || !is_byte_level(second, false)) return NULL;
+    const char *pattern = str_of(json_object_get(first, "pattern"), "Regex");
+    for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
+        if (strcmp(pattern, splits[i].pattern) == 0) return whole_words ? splits[i].whole_words : splits[i].merged;
+    }
+    return NULL;
 }
 
 static dil_status unsupported(const vocab *v, const char *what, const json_t *o)
@@ -206,7 +230,9 @@ static dil_status check_model(const vocab *v, const json_t *doc, const json_t *m
     if (type[0] && strcmp(type, "BPE") != 0)
         return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a model of type %.40s; byte-level BPE is supported", v->f->where, type);
     if (v->pieces) return DIL_OK; /* read_piece_rules */
-    if (normalizer && !json_is_null(normalizer)) return unsupported(v, "this normalizer", normalizer);
+    /* NFC of a text that is not yet NFC: rare, and other programs leave it out as well. */
+    bool nfc = strcmp(str_of(normalizer, "type"), "NFC") == 0;
+    if (normalizer && !json_is_null(normalizer) && !nfc) return unsupported(v, "this normalizer", normalizer);
     return DIL_OK;
 }
 
@@ -228,7 +254,8 @@ static dil_status read_piece_rules(vocab *v, const json_t *doc)
         v->space_first = true;
         return DIL_OK;
     }
-    if (no_pre && is_escape_of_spaces(norm)) return DIL_OK;
+    bool at_spaces = strcmp(str_of(pre, "type"), "Split") == 0 && strcmp(str_of(json_object_get(pre, "pattern"), "String"), " ") == 0;
+    if ((no_pre || at_spaces) && is_escape_of_spaces(norm)) return DIL_OK; /* none are left to be cut at */
     if (no_norm && strcmp(str_of(pre, "type"), "Metaspace") == 0 && strcmp(str_of(pre, "replacement"), "\xE2\x96\x81") == 0 && json_is_false(json_object_get(pre, "split"))) {
         const char *scheme = str_of(pre, "prepend_scheme"); /* "first" and "always" differ only after special tokens */
         v->space_first = strcmp(scheme, "never") != 0;
@@ -300,7 +327,7 @@ static dil_status read_tokenizer_json(vocab *v)
     if (s != DIL_OK) return s;
     v->add_bos = template_adds_bos(json_object_get(doc, "post_processor"));
     if (v->pieces) return read_piece_rules(v, doc);
-    v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"));
+    v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"), json_is_true(json_object_get(model, "ignore_merges")));
     return v->pre ? DIL_OK : unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
 }
 

@@ -25,17 +25,33 @@
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" S        \
     "*[\\r\\n]+|" S "+(?![^" WS "])|" S "+"
 
+/* Llama 3's with every digit a word (Qwen2). */
+#define QWEN2                                                                                                           \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" WS "\\p{L}\\p{N}]+[\\r\\n]*|" S             \
+    "*[\\r\\n]+|" S "+(?![^" WS "])|" S "+"
+/* Words that end where capitals follow small letters. UPPER and LOWER share letters without case and marks, so that a run of them is
+ * looked at twice at most before the second alternative takes it. */
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define CASED(tail) "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" tail "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" tail
+#define CASED_REST " ?[^" WS "\\p{L}\\p{N}]+[\\r\\n/]*|" S "*[\\r\\n]+|" S "+(?![^" WS "])|" S "+"
+#define TEKKEN CASED("") "|\\p{N}|" CASED_REST
+#define GPT4O CASED("(?i:'s|'t|'re|'ve|'m|'ll|'d)?") "|\\p{N}{1,3}|" CASED_REST
+
 typedef struct rule {
     const char *name, *pattern;
     bool whole_words, default_bos;
 } rule;
 
+/* Names as llama.cpp writes them; those behind a family's first name have the same rules. */
 static const rule rules[] = {
-    {"gpt-2", GPT2, false, false},
-    {"smollm", SMOLLM, false, false},
-    {"llama-bpe", LLAMA3, true, true},
-    {"llama3", LLAMA3, true, true},
-    {"llama-v3", LLAMA3, true, true},
+    {"gpt-2", GPT2, false, false},      {"phi-2", GPT2, false, false},
+    {"smollm", SMOLLM, false, false},   {"llama-bpe", LLAMA3, true, true},
+    {"llama3", LLAMA3, true, true},     {"llama-v3", LLAMA3, true, true},
+    {"pixtral", LLAMA3, true, true},    {"smaug-bpe", LLAMA3, false, false},
+    {"qwen2", QWEN2, false, false},     {"deepseek-r1-qwen", QWEN2, false, false},
+    {"megrez", QWEN2, false, false},    {"tekken", TEKKEN, true, true},
+    {"gpt-4o", GPT4O, false, false},
 };
 
 struct dil__pretok {
@@ -65,7 +81,7 @@ dil_status dil__pretok_new(const char *name, size_t len, dil__pretok **out, dil_
         if (strlen(rules[i].name) == len && memcmp(rules[i].name, name, len) == 0) found = &rules[i];
     }
     if (!found)
-        return dil_fail(err, DIL_EUNSUPPORTED, "tokenizer.ggml.pre is %s; known are gpt-2, smollm, llama-bpe", dil__show(name, len).text);
+        return dil_fail(err, DIL_EUNSUPPORTED, "tokenizer.ggml.pre is %s; known are gpt-2, smollm, llama-bpe, smaug-bpe, qwen2, tekken, gpt-4o", dil__show(name, len).text);
     dil__pretok *p = calloc(1, sizeof *p);
     if (!p) return dil_fail(err, DIL_EMEMORY, "out of memory for the pre-tokenizer");
     p->rule = found;
