@@ -230,8 +230,7 @@ static dil_status check_model(const vocab *v, const json_t *doc, const json_t *m
     if (type[0] && strcmp(type, "BPE") != 0)
         return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a model of type %.40s; byte-level BPE is supported", v->f->where, type);
     if (v->pieces) return DIL_OK; /* read_piece_rules */
-    /* NFC of a text that is not yet NFC: rare, and other programs leave it out as well. */
-    bool nfc = strcmp(str_of(normalizer, "type"), "NFC") == 0;
+    bool nfc = strcmp(str_of(normalizer, "type"), "NFC") == 0; /* Qwen2's, see check_normalizer */
     if (normalizer && !json_is_null(normalizer) && !nfc) return unsupported(v, "this normalizer", normalizer);
     return DIL_OK;
 }
@@ -315,6 +314,13 @@ static bool template_adds_bos(const json_t *post)
     return false;
 }
 
+/* qwen2 files mean NFC; it is left out, as other programs do. Other rules have none. */
+static dil_status check_normalizer(const vocab *v, const json_t *normalizer)
+{
+    bool none = !normalizer || json_is_null(normalizer);
+    return none || strcmp(v->pre, "qwen2") == 0 ? DIL_OK : unsupported(v, "this normalizer", normalizer);
+}
+
 static dil_status read_tokenizer_json(vocab *v)
 {
     const json_t *doc = v->f->tokenizer, *model = json_object_get(doc, "model");
@@ -328,7 +334,8 @@ static dil_status read_tokenizer_json(vocab *v)
     v->add_bos = template_adds_bos(json_object_get(doc, "post_processor"));
     if (v->pieces) return read_piece_rules(v, doc);
     v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"), json_is_true(json_object_get(model, "ignore_merges")));
-    return v->pre ? DIL_OK : unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
+    if (!v->pre) return unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
+    return check_normalizer(v, json_object_get(doc, "normalizer"));
 }
 
 /* A special token of tokenizer_config.json or special_tokens_map.json: a string, or an object with "content". */

@@ -74,8 +74,8 @@ static void what_is_missing_or_of_another_kind_is_named(void **state)
     expect_refused(f, DIL_EFORMAT, "tokenizer.ggml.model is missing");
     f = good, f.pre = NULL;
     expect_refused(f, DIL_EFORMAT, "tokenizer.ggml.pre is missing");
-    f = good, f.pre = "tekken";
-    expect_refused(f, DIL_EUNSUPPORTED, "\"tekken\"; known are gpt-2, smollm, llama-bpe");
+    f = good, f.pre = "chameleon";
+    expect_refused(f, DIL_EUNSUPPORTED, "\"chameleon\"; known are gpt-2, smollm, llama-bpe");
     f = good, f.no_tokens = true;
     expect_refused(f, DIL_EFORMAT, "tokenizer.ggml.tokens is missing");
     f = good, f.no_merges = true;
