@@ -3,6 +3,7 @@
  * As path_root.c, for every budget at once: damage, file size, bytes and load of each node, and the nodes' parts of the slowest one's
  * seconds a chunk, which sum to its weight at most. It climbs (path_climb.c) from the multipliers of a structure that has a plan. */
 #include "plan/path_fit.h"
+#include "plan/path_ng.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ typedef struct dual {
     double *z, *best, *grad, *unit; /* [n] in seconds for the whole budget */
     double *use;             /* [S][PF_N] */
     double chunk_sum;        /* of z, at most */
+    double root;             /* of the last relaxation */
     bool stopped;
     int64_t deadline_ns;
     px_visit *visit;
@@ -85,6 +87,26 @@ static void set_units(dual *d) {
     d->chunk_sum = r->chunk_weight * (chunk > 0 ? chunk : 1);
 }
 
+/* Its value and cheapest way at o->y. */
+static bool relax(dual *d, double *value) {
+    px_dual *o = d->out;
+    px_weight *w = o->ng ? &o->ng->w : &o->w;
+    w->file = o->y.file;
+    if (o->ng) {
+        dil__px_ng_learn(o->ng);
+        if (!dil__px_ng_relax(o->ng, o->y.damage, o->price)) return false;
+        if (w->root < INFINITY) dil__px_ng_way(o->ng);
+        d->n_visits = w->root < INFINITY ? o->ng->n_visits : 0;
+        memcpy(d->visit, o->ng->visit, (size_t)d->n_visits * sizeof *d->visit);
+    } else {
+        if (!dil__px_weight_init(d->c, d->g, w, 1, o->y.damage, o->price, o->n_units)) return false;
+        d->n_visits = w->root < INFINITY ? dil__px_relaxed(d->c, d->g, w, d->visit) : 0;
+    }
+    *value = px_seconds(d->c, w, w->root);
+    d->root = w->root;
+    return true;
+}
+
 /* The relaxation at z; the gradient from its plan. */
 static bool evaluate(dual *d, const double *z, double *value) {
     px_core *c = d->c;
@@ -95,15 +117,12 @@ static bool evaluate(dual *d, const double *z, double *value) {
     to_prices(d, z, &o->y);
     dil__px_price(c, &o->y);
     for (int s = 0; s < S; s++) o->price[s] = o->y.node[s][PF_BYTES];
-    o->w.file = o->y.file;
-    if (!dil__px_weight_init(c, d->g, &o->w, 1, o->y.damage, o->price, o->n_units)) return false;
-    *value = px_seconds(c, &o->w, o->w.root);
-    d->n_visits = o->w.root < INFINITY ? dil__px_relaxed(c, d->g, &o->w, d->visit) : 0;
+    if (!relax(d, value)) return false;
     memset(d->use, 0, (size_t)S * PF_N * sizeof *d->use);
     double damage = 0, file = 0;
     for (int i = 0; i < d->n_visits; i++) {
         const px_visit *v = &d->visit[i];
-        if (!dil__px_visit_levels(c, &o->w, v, d->level)) return false;
+        if (!dil__px_visit_levels(c, o->ng ? &o->ng->w : &o->w, v, d->level)) return false;
         double *use = d->use + v->node * PF_N;
         for (int k = 0; k < v->n; k++) {
             const int l = v->first + k, q = d->level[k];
@@ -152,7 +171,7 @@ static bool climb_value(void *ctx, const double *z, double *value, double *grad)
     level_twins(d);
     if (!evaluate(d, d->z, value)) return false;
     if (d->n_visits == 0) {
-        o->no_path = o->w.root == INFINITY;
+        o->no_path = d->root == INFINITY;
         d->stopped = true;
         *value = -INFINITY;
         return true;

@@ -118,6 +118,7 @@ typedef struct px_dual {
     pf_prices y;
     double *price; /* [S] */
     int n_units;
+    struct px_ng *ng; /* the relaxation that remembers by cell in place of the graph's; NULL: not. Borrowed */
     px_weight w;
     double bound;
     int *node;     /* [L] structure of the relaxed plan met last */

@@ -4,39 +4,18 @@
  * split into cases: a tied head gives one case for each level of the table and each node of the first layer, and in a case the head's
  * bytes on that node lack what is shared. Cases are searched in the order of their bounds; structures are settled under every
  * budget by path_fit.c. */
-#include "plan/path_fit.h"
+#include "plan/path_real.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #define TOLERANCE 0.9e-9
 
-typedef struct one_case {
-    double bound;
-    int level, first, last; /* of a tied table the level, and the nodes of its two ends; -1: not tied */
-} one_case;
-
-typedef struct real_job {
-    dil__job *job;
-    const dil_problem *p;
-    bool by_damage, file_first; /* file_first: the core's damage is the file size */
-    px_real real;
-    px_core core;
-    double *bytes, *sec, *damage, *file, *store, *hop, *head_hop, *source, *sink, *extra, *home_bytes;
-    int *twin;
-    one_case *list;
-    size_t n_cases;
-    px_plan best;
-    px_options options;
-    px_dual dual;
-    double *feasible_price, feasible_file; /* multipliers that bound the damage of what fits */
-} real_job;
-
 enum { ROOT_UNITS = 256, CASE_UNITS = 512, TREE_UNITS = 2048 };
 
 static double file_bytes(const dil_problem *p, size_t lq) { return p->file_bytes ? p->file_bytes[lq] : p->layer_bytes[lq]; }
 
-static bool job_alloc(real_job *j) {
+static bool job_alloc(px_real_job *j) {
     const size_t L = j->p->n_layers, S = j->p->n_nodes, Q = j->p->n_levels;
     struct { double **v; size_t n; } all[] = {{&j->bytes, L * Q}, {&j->sec, S * L * Q}, {&j->damage, L * Q}, {&j->store, S}, {&j->hop, S * S},
                                               {&j->file, L * Q}, {&j->feasible_price, S}, {&j->head_hop, S * S}, {&j->source, S}, {&j->sink, S}, {&j->extra, L}, {&j->home_bytes, Q}};
@@ -49,7 +28,7 @@ static bool job_alloc(real_job *j) {
     return j->best.node && j->best.level && j->twin && j->list;
 }
 
-static void job_fini(real_job *j) {
+static void job_fini(px_real_job *j) {
     void *all[] = {j->bytes, j->sec, j->damage, j->file, j->feasible_price, j->store, j->hop, j->head_hop, j->source, j->sink, j->extra, j->home_bytes, j->best.node,
                    j->best.level, j->twin, j->list};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
@@ -57,7 +36,7 @@ static void job_fini(real_job *j) {
 
 /* --- numbers ------------------------------------------------------------------------------------------------------------ */
 
-static void fill_stores(real_job *j) {
+static void fill_stores(px_real_job *j) {
     const dil_problem *p = j->p;
     double least = INFINITY;
     for (uint32_t l = 0; l < p->n_layers; l++) least = fmin(least, p->buffer_bytes ? p->buffer_bytes[l] : 0);
@@ -65,7 +44,7 @@ static void fill_stores(real_job *j) {
     for (uint32_t s = 0; s < p->n_nodes; s++) j->store[s] = p->store_bytes[s] * (1 + TOLERANCE) - least;
 }
 
-static void fill_hops(real_job *j) {
+static void fill_hops(px_real_job *j) {
     const dil_problem *p = j->p;
     const size_t S = p->n_nodes;
     for (size_t i = 0; i < S * S; i++) j->hop[i] = j->head_hop[i] = INFINITY;
@@ -88,7 +67,7 @@ static void fill_hops(real_job *j) {
     }
 }
 
-static void fill_core(real_job *j) {
+static void fill_core(px_real_job *j) {
     const dil_problem *p = j->p;
     fill_stores(j);
     fill_hops(j);
@@ -111,8 +90,7 @@ static void fill_core(real_job *j) {
                         .sink = j->sink, .extra = j->extra, .file = j->file, .file_max = j->file_first ? INFINITY : j->real.file_max, .damage_max = fmin(most, budget * (1 + TOLERANCE)), .real = &j->real};
 }
 
-/* The levels that a case allows. level -1: any, the head's bytes without what is shared, so that every case is in it. */
-static void allow(real_job *j, int level, int first, int last) {
+void dil__px_allow(px_real_job *j, int level, int first, int last) {
     const int home = first >= 0 && first == last ? first : -1;
     const dil_problem *p = j->p;
     const size_t L = p->n_layers, Q = p->n_levels;
@@ -140,19 +118,19 @@ static void allow(real_job *j, int level, int first, int last) {
     j->core.last_bytes = home >= 0 ? j->home_bytes[level] : j->bytes[(L - 1) * Q + (size_t)level];
 }
 
-static double target(const real_job *j) { return j->best.found ? j->best.sec * (1 - j->options.gap) : INFINITY; }
+double dil__px_target(const px_real_job *j) { return j->best.found ? j->best.sec * (1 - j->options.gap) : INFINITY; }
 
 /* --- cases -------------------------------------------------------------------------------------------------------------- */
 
 static int by_bound(const void *a, const void *b) {
-    const one_case *x = a, *y = b;
+    const px_case *x = a, *y = b;
     return x->bound < y->bound ? -1 : x->bound > y->bound;
 }
 
 /* The relaxation of all cases together: multipliers, and whether there is a way at all. */
-static bool relax_all(real_job *j) {
+static bool relax_all(px_real_job *j) {
     px_graph g;
-    allow(j, -1, -1, -1);
+    dil__px_allow(j, -1, -1, -1);
     bool ok = dil__px_graph_init(&j->core, &g);
     if (ok && j->by_damage) {
         px_root r = {.c = &j->core, .g = &g, .best = &j->best, .n_units = ROOT_UNITS, .deadline_ns = j->options.deadline_ns};
@@ -177,17 +155,17 @@ static bool relax_all(real_job *j) {
 }
 
 /* The least seconds of each case at those multipliers. */
-static bool list_cases(real_job *j) {
+static bool list_cases(px_real_job *j) {
     const dil_problem *p = j->p;
     bool ok = true;
     if (!p->tied) {
-        j->list[j->n_cases++] = (one_case){j->dual.bound, -1, -1, -1};
+        j->list[j->n_cases++] = (px_case){j->dual.bound, -1, -1, -1};
         return true;
     }
     for (uint32_t q = 0; ok && q < p->level_count[0]; q++) {
         px_graph g;
         px_weight w = {.file = j->core.file_max < INFINITY ? j->dual.y.file : 0};
-        allow(j, (int)q, -1, -1);
+        dil__px_allow(j, (int)q, -1, -1);
         ok = dil__px_graph_init(&j->core, &g) &&
              dil__px_weight_init(&j->core, &g, &w, 1, j->dual.y.damage, j->dual.price, ROOT_UNITS);
         for (uint32_t s = 0; ok && s < p->n_nodes; s++) {
@@ -196,7 +174,7 @@ static bool list_cases(real_job *j) {
             if (root == INFINITY || (twin && twin[s] >= 0)) continue;
             for (uint32_t t = 0; t < p->n_nodes; t++)
                 if (p->sink_sec[t] < INFINITY && (!twin || twin[t] < 0 || twin[t] == (int)s))
-                    j->list[j->n_cases++] = (one_case){fmax(j->dual.bound, px_seconds(&j->core, &w, root)), (int)q, (int)s, (int)t};
+                    j->list[j->n_cases++] = (px_case){fmax(j->dual.bound, px_seconds(&j->core, &w, root)), (int)q, (int)s, (int)t};
         }
         dil__px_weight_fini(&w);
         dil__px_graph_fini(&g);
@@ -206,7 +184,7 @@ static bool list_cases(real_job *j) {
 }
 
 /* Multipliers that bound the damage of what fits, from the structure of the best plan. */
-static void find_feasible(real_job *j) {
+static void find_feasible(px_real_job *j) {
     px_fit *f = j->real.fit;
     if (!j->best.found || !dil__fit_structure(f, j->best.node)) return;
     f->by_damage_warm.base_damage = 1;
@@ -215,7 +193,7 @@ static void find_feasible(real_job *j) {
     for (uint32_t s = 0; s < j->p->n_nodes; s++) j->feasible_price[s] = f->by_damage_warm.node[s][PF_BYTES];
 }
 
-static bool make_weights(real_job *j, const px_graph *g, px_weight *w, int *n) {
+static bool make_weights(px_real_job *j, const px_graph *g, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
     const px_core *c = &j->core;
     const bool has_file = c->file_max < INFINITY;
@@ -231,7 +209,7 @@ static bool make_weights(real_job *j, const px_graph *g, px_weight *w, int *n) {
 }
 
 /* One case, its numbers in j->core. */
-static bool solve_case(real_job *j, px_report *report) {
+static bool solve_case(px_real_job *j, px_report *report) {
     px_core *c = &j->core;
     px_graph g;
     px_weight w[PX_WEIGHTS_MAX] = {0}, leaf_w = {.sec = 1, .n_units = TREE_UNITS};
@@ -263,7 +241,7 @@ static bool solve_case(real_job *j, px_report *report) {
     return ok;
 }
 
-static bool search_damage(real_job *j, int64_t deadline) {
+static bool search_damage(px_real_job *j, int64_t deadline) {
     const px_core *c = &j->core;
     int *order = dil__px_alloc((size_t)(c->n_nodes + c->n_layers), sizeof *order);
     if (!order) return false;
@@ -285,7 +263,7 @@ static bool search_damage(real_job *j, int64_t deadline) {
 }
 
 /* Damage: what each level of a tied table needs if all stores were one. */
-static bool raise_bounds(real_job *j) {
+static bool raise_bounds(px_real_job *j) {
     for (size_t i = 0; i < j->n_cases; i++) {
         bool done = false;
         for (size_t k = 0; k < i && !done; k++)
@@ -293,9 +271,9 @@ static bool raise_bounds(real_job *j) {
                 j->list[i].bound = fmax(j->list[i].bound, j->list[k].bound);
                 done = true;
             }
-        if (done || j->list[i].bound >= target(j)) continue;
-        allow(j, j->list[i].level, -1, -1);
-        if (!dil__px_merged_damage(&j->core, j->list[i].bound, target(j), j->options.deadline_ns, &j->list[i].bound)) return false;
+        if (done || j->list[i].bound >= dil__px_target(j)) continue;
+        dil__px_allow(j, j->list[i].level, -1, -1);
+        if (!dil__px_merged_damage(&j->core, j->list[i].bound, dil__px_target(j), j->options.deadline_ns, &j->list[i].bound)) return false;
     }
     if (j->n_cases > 1) qsort(j->list, j->n_cases, sizeof *j->list, by_bound);
     if (j->n_cases > 0) j->dual.bound = fmax(j->dual.bound, j->list[0].bound);
@@ -303,7 +281,7 @@ static bool raise_bounds(real_job *j) {
 }
 
 /* First plans, at the levels of a tied table that promise most. */
-static bool search_locally(real_job *j) {
+static bool search_locally(px_real_job *j) {
     const int64_t now = dil_now_ns(), deadline = now + (j->options.deadline_ns - now) / 4;
     int levels[3], n = 0;
     for (size_t i = 0; i < j->n_cases && n < 3; i++) {
@@ -313,7 +291,7 @@ static bool search_locally(real_job *j) {
     }
     for (int i = 0; i < n; i++) {
         if (j->best.found && j->best.sec <= j->options.stop_at) break;
-        allow(j, levels[i], -1, -1);
+        dil__px_allow(j, levels[i], -1, -1);
         if (j->by_damage) {
             if (!search_damage(j, deadline)) return false;
         } else if (!dil__px_local_search(&j->core, &j->best, j->dual.node, j->options.gap, deadline)) return false;
@@ -322,13 +300,13 @@ static bool search_locally(real_job *j) {
     return true;
 }
 
-static dil_status run_cases(real_job *j, double *bound, bool *complete, dil_err *err) {
+static dil_status run_cases(px_real_job *j, double *bound, bool *complete, dil_err *err) {
     double least = INFINITY;
     *complete = true;
     for (size_t i = 0; i < j->n_cases; i++) {
-        const one_case k = j->list[i];
+        const px_case k = j->list[i];
         px_report report = {0};
-        if (k.bound >= target(j) || (j->best.found && j->best.sec <= j->options.stop_at)) {
+        if (k.bound >= dil__px_target(j) || (j->best.found && j->best.sec <= j->options.stop_at)) {
             least = fmin(least, k.bound);
             break;
         }
@@ -337,7 +315,7 @@ static dil_status run_cases(real_job *j, double *bound, bool *complete, dil_err 
             *complete = false;
             break;
         }
-        allow(j, k.level, k.first, k.last);
+        dil__px_allow(j, k.level, k.first, k.last);
         if (j->by_damage) {
             dil__px_price(&j->core, &j->real.fit->warm);
             dil_status s = dil__px_solve(&j->core, &j->options, &j->best, &report, err);
@@ -356,7 +334,7 @@ static dil_status run_cases(real_job *j, double *bound, bool *complete, dil_err 
     return DIL_OK;
 }
 
-static void take_start(real_job *j) {
+static void take_start(px_real_job *j) {
     const dil__job *job = j->job;
     if (!job->start_node) return;
     for (int l = 0; l < j->core.n_layers; l++) {
@@ -367,7 +345,7 @@ static void take_start(real_job *j) {
 }
 
 /* Without a plan to start from the least damage is sought until it is within the budget: that gives one, or shows that there is none. */
-static dil_status find_start(real_job *j, dil_err *err) {
+static dil_status find_start(px_real_job *j, dil_err *err) {
     dil__job *job = j->job, least = *job;
     least.goal = DIL_GOAL_DAMAGE;
     least.limit_sec = 0.5 * job->limit_sec;
@@ -380,16 +358,73 @@ static dil_status find_start(real_job *j, dil_err *err) {
     return s == DIL_ETIMEOUT ? DIL_OK : s;
 }
 
-static dil_status run(real_job *j, double *bound, bool *complete, dil_err *err) {
+/* The problem over the nodes that cannot be excluded; done: that was all. */
+static dil_status run_few(px_real_job *j, double *bound, bool *complete, bool *done, dil_err *err) {
+    const uint32_t L = j->p->n_layers, S = j->p->n_nodes;
+    bool *keep = dil__px_alloc(S, sizeof *keep);
+    double dropped = INFINITY;
+    uint32_t *node = dil__px_alloc((size_t)S + 4 * L, sizeof *node), n = 0;
+    dil_problem *few = NULL;
+    dil_status s = keep && node ? DIL_OK : DIL_EMEMORY;
+    const int left = s == DIL_OK ? dil__px_thin(j, keep, bound, &dropped) : -1;
+    if (left < 0) s = dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", L, S);
+    for (uint32_t i = 0; s == DIL_OK && i < S; i++)
+        if (keep[i]) node[n++] = i;
+    *complete = s == DIL_OK && *bound >= dil__px_target(j);
+    *done = *complete;
+    const double sec_left = (double)(j->options.deadline_ns - dil_now_ns()) * 1e-9;
+    if (s == DIL_OK && !*done && n < S && sec_left > 0) {
+        uint32_t *start = node + S;
+        dil__job job = {.goal = j->job->goal, .limit_sec = sec_left, .gap = j->job->gap, .progress = j->job->progress, .start_node = start,
+                        .start_level = start + L, .node = start + 2 * L, .level = start + 3 * L, .bound = -INFINITY};
+        for (uint32_t l = 0; l < L; l++) {
+            while (node[start[l]] != (uint32_t)j->best.node[l]) start[l]++;
+            start[L + l] = (uint32_t)j->best.level[l];
+        }
+        s = dil__px_part_of(j->p, node, n, &few, err);
+        job.p = few;
+        if (s == DIL_OK) s = dil__px_solve_real(&job, err);
+        if (s == DIL_OK) {
+            int *try_node = j->dual.node, *try_level = (int *)start;
+            double sec, damage;
+            for (uint32_t l = 0; l < L; l++) {
+                try_node[l] = (int)node[job.node[l]];
+                try_level[l] = (int)job.level[l];
+            }
+            dil__px_allow(j, -1, -1, -1);
+            if (dil__px_fit_evaluate(&j->core, try_node, try_level, &sec, &damage) && sec < j->best.sec) {
+                memcpy(j->best.node, try_node, L * sizeof *try_node);
+                memcpy(j->best.level, try_level, L * sizeof *try_level);
+                j->best.sec = sec;
+                j->best.damage = damage;
+            }
+            *bound = fmax(*bound, fmin(job.bound, dropped));
+        }
+        *done = true;
+    } else if (s == DIL_OK && !*done && sec_left <= 0) {
+        *done = true;
+    }
+    dil_problem_free(few);
+    free(keep);
+    free(node);
+    return s;
+}
+
+static dil_status run(px_real_job *j, double *bound, bool *complete, dil_err *err) {
     take_start(j);
     if (!j->by_damage && j->best.found) {
-        allow(j, -1, -1, -1);
+        dil__px_allow(j, -1, -1, -1);
         dil__px_fit_round(&j->core, j->best.node, &j->best);
         for (uint32_t s = 0; s < j->p->n_nodes; s++) memcpy(j->dual.y.node[s], j->real.fit->warm.node[s], sizeof *j->dual.y.node);
         /* without a damage budget the file's size stands in the damage's place */
         j->dual.y.damage = j->file_first ? j->real.fit->warm.file : j->real.fit->warm.damage;
         j->dual.y.file = j->file_first ? 0 : j->real.fit->warm.file;
         find_feasible(j);
+    }
+    if (!j->by_damage && j->best.found && j->p->n_nodes > PX_MASK_MAX) {
+        bool done;
+        const dil_status s = run_few(j, bound, complete, &done, err);
+        if (s != DIL_OK || done) return s;
     }
     if (!relax_all(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (j->dual.no_path) return DIL_OK;
@@ -399,7 +434,7 @@ static dil_status run(real_job *j, double *bound, bool *complete, dil_err *err) 
     return run_cases(j, bound, complete, err);
 }
 
-static dil_status solve(real_job *j, dil_err *err) {
+static dil_status solve(px_real_job *j, dil_err *err) {
     dil__job *job = j->job;
     double bound = INFINITY;
     bool complete = true;
@@ -425,7 +460,7 @@ static dil_status solve(real_job *j, dil_err *err) {
 dil_status dil__px_solve_real(dil__job *job, dil_err *err) {
     const dil_problem *p = job->p;
     const double limit_sec = fmin(job->limit_sec, 1e9);
-    real_job j = {.job = job, .p = p, .by_damage = job->goal == DIL_GOAL_DAMAGE};
+    px_real_job j = {.job = job, .p = p, .by_damage = job->goal == DIL_GOAL_DAMAGE};
     j.file_first = j.by_damage || p->damage_max == INFINITY;
     j.real = (px_real){.p = p, .by_damage = j.by_damage, .file_max = p->file_bytes_max * (1 + TOLERANCE), .load_max = p->load_max * (1 + TOLERANCE)};
     if (!j.by_damage && p->chunk_sec) j.real.chunk_weight = p->chunk_weight;

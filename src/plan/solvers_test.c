@@ -22,10 +22,12 @@ static double *push(dil_problem *p, size_t n)
     return v;
 }
 
+static uint32_t more_nodes; /* than random_bare has by itself */
+
 /* Storage and quality bind about as in the planner's benchmark family; links may be missing, stores and links unequal. */
 static dil_problem *random_bare(dil_rng *r)
 {
-    uint32_t L = 2 + (uint32_t)dil_rng_below(r, 4), S = 1 + (uint32_t)dil_rng_below(r, 3), Q = 1 + (uint32_t)dil_rng_below(r, 3);
+    uint32_t L = 2 + (uint32_t)dil_rng_below(r, 4), S = 1 + (uint32_t)dil_rng_below(r, 3) + more_nodes, Q = 1 + (uint32_t)dil_rng_below(r, 3);
     dil_problem *p;
     assert_int_equal(dil__problem_new(L, S, Q, "test", &p, NULL), DIL_OK);
     double total = 0, worst = 0, least = 0;
@@ -300,6 +302,41 @@ static void count_binding(const dil_problem *p, const dil_solution *s, int bindi
     binding[4] += p->tied && s->node[0] == s->node[p->n_layers - 1];
 }
 
+/* -> the plan of path, NULL: both find none. */
+static dil_solution *same_as_milp(const dil_problem *p, dil_goal goal, int seed)
+{
+    dil_solve_options o = {.solver = "milp", .goal = goal, .limit_sec = 100, .gap = 1e-6};
+    dil_solution *a = NULL, *b = NULL;
+    dil_status sa = dil_plan_solve(p, &o, &a, NULL);
+    o.solver = "path";
+    dil_status sb = dil_plan_solve(p, &o, &b, NULL);
+    if (sa != sb) fail_msg("seed %d: milp says %s, path %s", seed, dil_status_name(sa), dil_status_name(sb));
+    if (sa == DIL_OK && (!b->optimal || fabs(a->objective - b->objective) > 3e-6 * a->objective))
+        fail_msg("seed %d: milp finds %.12g, path %.12g, at least %.12g", seed, a->objective, b->objective, b->bound);
+    dil_solution_free(a);
+    return b;
+}
+
+/* More nodes than the completions remember: they are thinned out first. */
+static void path_equals_milp_on_many_nodes(void **state)
+{
+    (void)state;
+    int n = (getenv("DILEMMA_TEST_QUICK") ? 6 : 40) * more(), solved = 0;
+    more_nodes = 10;
+    for (int i = 0; i < n; i++) {
+        dil_rng r;
+        dil_rng_init(&r, 500000 + (uint64_t)i);
+        dil_problem *p = random_full(&r);
+        dil_solution *s = same_as_milp(p, DIL_GOAL_SEC, 500000 + i);
+        solved += s != NULL;
+        dil_solution_free(s);
+        dil_problem_free(p);
+    }
+    more_nodes = 0;
+    print_message("%d of %d have a plan\n", solved, n);
+    assert_true(solved > n / 3);
+}
+
 static void path_equals_milp_on_medium_problems(void **state)
 {
     (void)state;
@@ -310,19 +347,9 @@ static void path_equals_milp_on_medium_problems(void **state)
         dil_problem *p = medium(&r);
         assert_int_equal(dil_problem_validate(p, NULL), DIL_OK);
         dil_goal goal = i % 4 == 3 ? DIL_GOAL_DAMAGE : DIL_GOAL_SEC;
-        dil_solve_options o = {.solver = "milp", .goal = goal, .limit_sec = 100, .gap = 1e-6};
-        dil_solution *a = NULL, *b = NULL;
-        dil_status sa = dil_plan_solve(p, &o, &a, NULL);
-        o.solver = "path";
-        dil_status sb = dil_plan_solve(p, &o, &b, NULL);
-        if (sa != sb) fail_msg("seed %d: milp says %s, path %s", 700000 + i, dil_status_name(sa), dil_status_name(sb));
-        if (sa == DIL_OK) {
-            if (!b->optimal || fabs(a->objective - b->objective) > 3e-6 * a->objective)
-                fail_msg("seed %d: milp finds %.12g, path %.12g, at least %.12g", 700000 + i, a->objective, b->objective, b->bound);
-            count_binding(p, b, binding);
-            solved++;
-        }
-        dil_solution_free(a);
+        dil_solution *b = same_as_milp(p, goal, 700000 + i);
+        if (b) count_binding(p, b, binding);
+        solved += b != NULL;
         dil_solution_free(b);
         dil_problem_free(p);
     }
@@ -471,6 +498,7 @@ int main(void)
         cmocka_unit_test(path_equals_enumeration_at_least_damage),
         cmocka_unit_test(path_equals_enumeration_on_full_problems),
         cmocka_unit_test(path_equals_milp_on_medium_problems),
+        cmocka_unit_test(path_equals_milp_on_many_nodes),
         cmocka_unit_test(path_equals_enumeration_at_the_ends),
         cmocka_unit_test(impossible_costs_are_refused),
         cmocka_unit_test(a_time_limit_never_gives_a_wrong_optimum),
