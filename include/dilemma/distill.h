@@ -8,7 +8,7 @@
  * The loss is ½(KL(p‖q) + KL(q‖p)) over every position, p the teacher's and q the student's distribution, and β times the relative
  * distance of the hidden states behind three blocks. dL/dd of a block is the sum of dL/dW over its weights times what d multiplies;
  * d = d0 exp(s), rounded to a half straight-through, so that what is trained is what the file holds. MXFP4's scales are powers of two, and
- * stay. Adam, one sequence a step; held-out text decides which step is kept, and the file that was given is kept if none is better.
+ * stay. Adam; held-out text decides which step is kept, and the file that was given is kept if none is better.
  * Source: docs/QUALITY.md. */
 #ifndef DILEMMA_DISTILL_H
 #define DILEMMA_DISTILL_H
@@ -26,11 +26,12 @@ typedef struct dil_distill_opts {
     dil_data_format format;
     const char *val;           /* held-out text; NULL: the last eighth of the data */
     dil_data_format val_format;
-    uint32_t steps;            /* of one sequence each */
+    uint32_t steps;
     double minutes;            /* > 0: until then instead, at most `steps` where those are given too (0: no limit) */
     uint32_t n_ctx;            /* tokens a sequence */
     uint32_t chunks;           /* different sequences at most; the teacher's targets of all are kept: 4 n_ctx n_embd bytes each, fourfold */
     uint32_t val_chunks;       /* held-out sequences at most */
+    uint32_t batch;            /* sequences a step; 0: 1 */
     double rate;               /* Adam's step: a relative change of a scale */
     double beta;               /* weight of the hidden states */
     uint64_t seed;             /* order of the sequences */

@@ -28,7 +28,7 @@ static int run(int argc, char **argv)
 {
     dil_distill_opts o = dil_distill_defaults();
     const char *format = "auto", *val_format = "auto";
-    int64_t steps = -1, threads = 0, chunks = o.chunks, val_chunks = o.val_chunks, seed = 1;
+    int64_t steps = -1, threads = 0, chunks = o.chunks, val_chunks = o.val_chunks, batch = 1, seed = 1;
     const dil_cli_opt opts[] = {
         {.name = "--teacher", .kind = DIL_CLI_STR, .out = &o.teacher, .arg = "T.gguf", .help = "the model to come near to (required)"},
         {.name = "--student", .kind = DIL_CLI_STR, .out = &o.student, .arg = "S.gguf", .help = "the quantized model (required)"},
@@ -37,10 +37,11 @@ static int run(int argc, char **argv)
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
         {.name = "--val", .kind = DIL_CLI_STR, .out = &o.val, .arg = "FILE", .help = "held-out text (default: the last eighth of the data)"},
         {.name = "--val-format", .kind = DIL_CLI_STR, .out = &val_format, .arg = "F", .help = "of that text"},
-        {.name = "--steps", .kind = DIL_CLI_INT, .out = &steps, .arg = "N", .help = "sequences of 512 tokens to train on (64)", .min = 1, .max = 1e6},
+        {.name = "--steps", .kind = DIL_CLI_INT, .out = &steps, .arg = "N", .help = "of a batch of sequences of 512 tokens each (64)", .min = 1, .max = 1e6},
         {.name = "--minutes", .kind = DIL_CLI_NUM, .out = &o.minutes, .arg = "M", .help = "train so long instead", .min = 0.01, .max = 1e5},
         {.name = "--chunks", .kind = DIL_CLI_INT, .out = &chunks, .arg = "N", .help = "different sequences at most (64)", .min = 1, .max = 4096},
         {.name = "--val-chunks", .kind = DIL_CLI_INT, .out = &val_chunks, .arg = "N", .help = "held-out sequences at most (4)", .min = 1, .max = 4096},
+        {.name = "--batch", .kind = DIL_CLI_INT, .out = &batch, .arg = "N", .help = "sequences a step (1)", .min = 1, .max = 4096},
         {.name = "--rate", .kind = DIL_CLI_NUM, .out = &o.rate, .arg = "R", .help = "Adam's step, a relative change of a scale (0.0003)", .min = 1e-7, .max = 1},
         {.name = "--beta", .kind = DIL_CLI_NUM, .out = &o.beta, .arg = "B", .help = "weight of the hidden states' distance (0)", .min = 0, .max = 1000},
         {.name = "--seed", .kind = DIL_CLI_INT, .out = &seed, .arg = "N", .help = "of the order of the text (1)", .min = 0, .max = 1e9},
@@ -58,7 +59,7 @@ static int run(int argc, char **argv)
     if (!dil_data_format_from_name(format, &o.format) || !dil_data_format_from_name(val_format, &o.val_format))
         return dil_cli_usage("distill: formats are squad, text, jsonl and auto");
     o.steps = steps > 0 ? (uint32_t)steps : o.minutes > 0 ? 0 : o.steps;
-    o.chunks = (uint32_t)chunks, o.val_chunks = (uint32_t)val_chunks, o.seed = (uint64_t)seed, o.n_threads = (int)threads;
+    o.batch = (uint32_t)batch, o.chunks = (uint32_t)chunks, o.val_chunks = (uint32_t)val_chunks, o.seed = (uint64_t)seed, o.n_threads = (int)threads;
     dil_err err;
     dil_distill_report r;
     if (dil_distill(&o, dil_cli_progress(), print_step, NULL, &r, &err) != DIL_OK) return dil_cli_fail("distill", &err);

@@ -12,7 +12,7 @@ extern const dil_cli_cmd dil_cli_simulate, dil_cli_export;
 extern const dil_cli_cmd dil_cli_serve;
 extern const dil_cli_cmd dil_cli_profile;
 extern const dil_cli_cmd dil_cli_quantize;
-extern const dil_cli_cmd dil_cli_distill;
+extern const dil_cli_cmd dil_cli_distill, dil_cli_finetune;
 extern const dil_cli_cmd dil_cli_eval;
 extern const dil_cli_cmd dil_cli_keys;
 extern const dil_cli_cmd dil_cli_node;
@@ -33,6 +33,7 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_profile,
     &dil_cli_quantize,
     &dil_cli_distill,
+    &dil_cli_finetune,
     &dil_cli_eval,
     &dil_cli_keys,
     &dil_cli_node,

@@ -11,7 +11,7 @@ enum { JUDGE_EVERY = 8, PATIENCE = 5, SAVE_SEC = 60 };
 
 dil_distill_opts dil_distill_defaults(void)
 {
-    return (dil_distill_opts){.steps = 64, .n_ctx = 512, .chunks = 64, .val_chunks = 4, .rate = 3e-4, .beta = 0, .seed = 1};
+    return (dil_distill_opts){.steps = 64, .n_ctx = 512, .chunks = 64, .val_chunks = 4, .batch = 1, .rate = 3e-4, .beta = 0, .seed = 1};
 }
 
 typedef struct loop {
@@ -59,7 +59,7 @@ static uint32_t sequence_of(const loop *l, uint32_t step)
 static dil_status judge(loop *l, double *kl, dil_err *err)
 {
     dil__distill *r = &l->r;
-    dil_status st = dil__distill_judge(r, kl, err);
+    dil_status st = r->aim->judge(r, kl, err);
     if (st != DIL_OK) return st;
     if (r->step == 0) r->first_kl = r->best_kl = *kl;
     if (r->step > 0 && *kl >= r->best_kl) {
@@ -83,10 +83,17 @@ static dil_status one_step(loop *l, double *loss, dil_err *err)
 {
     dil__distill *r = &l->r;
     double rate = rate_at(l, share_done(l));
-    dil_status st = dil__distill_gradient(r, sequence_of(l, r->step), loss, err);
+    uint32_t batch = r->o->batch > 0 ? r->o->batch : 1;
+    dil_status st = DIL_OK;
+    *loss = 0;
+    for (uint32_t k = 0; k < batch && st == DIL_OK; k++) {
+        double one;
+        st = r->aim->gradient(r, sequence_of(l, r->step * batch + k), &one, err);
+        *loss += one / batch;
+    }
     if (st != DIL_OK) return st;
     r->step++;
-    for (size_t i = 0; i < r->n_t; i++) dil__trainable_step(&r->t[i], rate, 1, r->step);
+    for (size_t i = 0; i < r->n_t; i++) dil__trainable_step(&r->t[i], rate, 1.0 / batch, r->step);
     return dil__distill_apply(r, err);
 }
 
@@ -97,7 +104,7 @@ static dil_status train(loop *l, dil_err *err)
     dil_status st = r->step == 0 ? judge(l, &kl, err) : DIL_OK;
     if (st == DIL_OK && l->curve && r->step == 0) l->curve(l->curve_ctx, 0, (double)NAN, kl);
     while (st == DIL_OK && (share = share_done(l)) < 1 && l->unimproved < PATIENCE) {
-        if (!dil_progress_step(r->progress, "distilling", share, 1)) {
+        if (!dil_progress_step(r->progress, r->aim->doing, share, 1)) {
             st = save(l, err);
             return st == DIL_OK ? dil_fail(err, DIL_ECANCELED, "canceled after %u steps; --resume goes on from %s", r->step, l->state) : st;
         }
@@ -108,7 +115,7 @@ static dil_status train(loop *l, dil_err *err)
         if (st == DIL_OK && l->curve) l->curve(l->curve_ctx, r->step, loss, kl);
         if (st == DIL_OK && dil_now_ns() - l->saved_ns > SAVE_SEC * (int64_t)1000000000) st = save(l, err);
     }
-    dil_progress_step(r->progress, "distilling", 1, 1);
+    dil_progress_step(r->progress, r->aim->doing, 1, 1);
     return st;
 }
 
@@ -121,14 +128,19 @@ static const uint8_t *bytes_of(const dil__distill *r, const dil_tensor *t)
     return t->data;
 }
 
-static dil_status write_file(loop *l, dil_err *err)
+static dil_status write_best(loop *l, dil_err *err)
 {
     dil__distill *r = &l->r;
-    const dil_gguf *g = r->student.gguf;
     for (size_t i = 0; i < r->n_t; i++) {
         memcpy(r->t[i].p, r->t[i].best, r->t[i].n * sizeof(float));
         dil__trainable_apply(&r->t[i]);
     }
+    return r->aim->write(r, err);
+}
+
+dil_status dil__train_write(dil__distill *r, dil_err *err)
+{
+    const dil_gguf *g = r->student.gguf;
     dil_gguf_writer *w;
     dil_status st = dil_gguf_writer_new(&w, err);
     if (st != DIL_OK) return st;
@@ -151,9 +163,10 @@ static dil_status start(loop *l, dil_err *err)
     int n = snprintf(l->state, sizeof l->state, "%s.state", o->out);
     if (n < 0 || (size_t)n >= sizeof l->state) return dil_fail(err, DIL_ELIMIT, "%s: the path is too long", o->out);
     if (o->n_ctx < 16 || o->chunks < 1 || o->val_chunks < 1 || (o->steps == 0 && !(o->minutes > 0)))
-        return dil_fail(err, DIL_EUSAGE, "distillation wants steps or minutes, sequences of 16 tokens or more, and held-out text");
-    dil_status st = dil__distill_open(r, err);
+        return dil_fail(err, DIL_EUSAGE, "training wants steps or minutes, sequences of 16 tokens or more, and held-out text");
+    dil_status st = r->aim->open(r, err);
     if (st != DIL_OK) return st;
+    for (size_t i = 0; i < r->n_t; i++) memcpy(r->t[i].best, r->t[i].p, r->t[i].n * sizeof(float));
     l->order = calloc(r->n_train, sizeof *l->order);
     if (!l->order) return dil_fail(err, DIL_EMEMORY, "out of memory");
     if (o->resume && dil_file_exists(l->state)) {
@@ -169,19 +182,28 @@ static dil_status start(loop *l, dil_err *err)
 dil_status dil_distill(const dil_distill_opts *opts, const dil_progress *progress, dil_distill_curve_fn *curve, void *curve_ctx,
                        dil_distill_report *report, dil_err *err)
 {
+    static const dil__aim aim = {"distilling", dil__distill_open, dil__distill_gradient, dil__distill_judge, dil__train_write};
+    return dil__train_run(&aim, NULL, opts, progress, curve, curve_ctx, report, err);
+}
+
+dil_status dil__train_run(const dil__aim *aim, void *more, const dil_distill_opts *opts, const dil_progress *progress, dil_distill_curve_fn *curve, void *curve_ctx,
+                          dil_distill_report *report, dil_err *err)
+{
     loop *l = calloc(1, sizeof *l);
     if (!l) return dil_fail(err, DIL_EMEMORY, "out of memory");
     l->r.o = opts;
+    l->r.aim = aim;
+    l->r.more = more;
     l->r.progress = progress;
     l->curve = curve;
     l->curve_ctx = curve_ctx;
     dil_status st = start(l, err);
     if (st == DIL_OK) st = train(l, err);
-    if (st == DIL_OK) st = write_file(l, err);
+    if (st == DIL_OK) st = write_best(l, err);
     if (st == DIL_OK) {
         const dil__distill *r = &l->r;
         remove(l->state);
-        *report = (dil_distill_report){.steps = r->step, .best_step = r->best_step, .train_tokens = (uint64_t)r->step * r->n_ctx,
+        *report = (dil_distill_report){.steps = r->step, .best_step = r->best_step, .train_tokens = (uint64_t)r->step * (opts->batch ? opts->batch : 1) * r->n_ctx,
                                        .val_tokens = (uint64_t)r->n_val * r->n_ctx, .n_trained = r->n_params, .kl_before = r->first_kl,
                                        .kl_after = r->best_kl};
     }

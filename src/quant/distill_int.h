@@ -12,8 +12,20 @@
 
 enum { DIL__DISTILL_TAPS = 3, DIL__DISTILL_ROWS = 128 }; /* hidden states that are compared; rows of logits at once */
 
-typedef struct dil__distill {
+typedef struct dil__distill dil__distill;
+/* What is trained for: distillation's own, or labels (finetune.c). */
+typedef struct dil__aim {
+    const char *doing;     /* "distilling" */
+    dil_status (*open)(dil__distill *r, dil_err *err);
+    dil_status (*gradient)(dil__distill *r, uint32_t sequence, double *loss, dil_err *err); /* of one sequence, added up in t; its mean loss a token */
+    dil_status (*judge)(dil__distill *r, double *value, dil_err *err);                      /* held out; less is better */
+    dil_status (*write)(dil__distill *r, dil_err *err);                                     /* the best parameters are in p and applied */
+} dil__aim;
+
+struct dil__distill {
     const dil_distill_opts *o;
+    const dil__aim *aim;
+    void *more;            /* the aim's own */
     const dil_progress *progress;
     dil__session teacher, student; /* files, tokenizers; no stage */
     dil__decoder *d;
@@ -37,7 +49,15 @@ typedef struct dil__distill {
     uint32_t step, best_step;
     double first_kl, best_kl;
     double share;          /* of the training that is done */
-} dil__distill;
+};
+
+dil_status dil__train_run(const dil__aim *aim, void *more, const dil_distill_opts *opts, const dil_progress *progress, dil_distill_curve_fn *curve, void *curve_ctx,
+                          dil_distill_report *report, dil_err *err);
+/* The student's file with t's bytes in place of what they are of; the given bytes where no step was better. */
+dil_status dil__train_write(dil__distill *r, dil_err *err);
+dil_status dil__train_allocate(dil__distill *r, dil_err *err); /* out, dout, p, q, dtable, row */
+/* A decoder's sink: gradients of what trains, into t. */
+void dil__train_take(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *lt, const float *grad);
 
 dil_status dil__distill_open(dil__distill *r, dil_err *err);
 void dil__distill_close(dil__distill *r);

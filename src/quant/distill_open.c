@@ -117,7 +117,7 @@ static dil_status list_parameters(dil__distill *r, dil_err *err)
     return r->scratch && r->scratch_bytes ? DIL_OK : no_memory("a tensor's minima", err);
 }
 
-static dil_status allocate(dil__distill *r, dil_err *err)
+dil_status dil__train_allocate(dil__distill *r, dil_err *err)
 {
     size_t rows = r->n_ctx;
     r->out = malloc(rows * r->word * sizeof(float));
@@ -146,7 +146,7 @@ dil_status dil__distill_open(dil__distill *r, dil_err *err)
     if (st == DIL_OK && r->n_params == 0) st = dil_fail(err, DIL_EUNSUPPORTED, "%s holds nothing that trains", o->student);
     if (st == DIL_OK) st = read_text(r, err);
     if (st == DIL_OK) st = dil__decoder_open(a, r->n_ctx, r->n_threads, true, &r->d, err);
-    if (st == DIL_OK) st = allocate(r, err);
+    if (st == DIL_OK) st = dil__train_allocate(r, err);
     if (st == DIL_OK) st = ask_teacher(r, err);
     if (st == DIL_OK) st = dil__decoder_load(r->d, &r->student.weights, err);
     return st;

@@ -13,13 +13,13 @@ dil_status dil__distill_apply(dil__distill *r, dil_err *err)
             if (!r->of[l][i]) continue;
             dil__trainable *t = &r->t[r->of[l][i] - 1];
             dil__trainable_apply(t);
-            st = dil_engine_dequantize(t->src->type, t->bytes, dil_tensor_elems(t->src), dil__decoder_tensor(r->d, l, i), err);
+            st = dil__trainable_values(t, dil__decoder_tensor(r->d, l, i), err);
         }
     }
     return st;
 }
 
-static void take_gradient(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *lt, const float *grad)
+void dil__train_take(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *lt, const float *grad)
 {
     dil__distill *r = ctx;
     (void)lt;
@@ -82,13 +82,13 @@ dil_status dil__distill_gradient(dil__distill *r, uint32_t sequence, double *los
     dil_status st = compare(r, sequence, 1 / (float)r->n_ctx, &sum, err);
     if (st != DIL_OK) return st;
     const dil_arch *a = &r->student.arch;
-    dil__decoder_sink sink = {.hidden = r->hidden ? pull_hidden : NULL, .grad = take_gradient, .ctx = r};
+    dil__decoder_sink sink = {.hidden = r->hidden ? pull_hidden : NULL, .grad = dil__train_take, .ctx = r};
     r->sequence = sequence;
     if (!a->tied_head) {
         dil_layer_tensor lt[DIL_LAYER_TENSORS_MAX];
         size_t n = dil_arch_layer_tensors(a, a->n_blocks + 1, lt);
         for (size_t i = 0; i < n; i++)
-            if (strcmp(lt[i].role, "output") == 0) take_gradient(r, a->n_blocks + 1, i, &lt[i], r->dtable);
+            if (strcmp(lt[i].role, "output") == 0) dil__train_take(r, a->n_blocks + 1, i, &lt[i], r->dtable);
     }
     dil__decoder_backward(r->d, ids, r->n_ctx, r->dout, r->dtable, &sink);
     *loss = (sum.forward + sum.backward) / (2.0 * r->n_ctx);

@@ -6,6 +6,7 @@
 
 #include <dilemma/engine.h>
 
+#include <cblas.h>
 #include <math.h>
 #include <string.h>
 #include <stdlib.h>
@@ -52,16 +53,55 @@ static void write_half(uint8_t *p, float x)
     p[1] = (uint8_t)(h >> 8);
 }
 
-static float size_of_vector(const dil_tensor *t)
+static float read_float(dil_type type, const uint8_t *at, size_t i)
+{
+    float x;
+    if (type == DIL_TYPE_F32) memcpy(&x, at + 4 * i, sizeof x);
+    else if (type == DIL_TYPE_F16) x = read_half(at + 2 * i);
+    else x = dil__bf16_to_f32((uint16_t)(at[2 * i] | at[2 * i + 1] << 8));
+    return x;
+}
+
+static void write_float(dil_type type, uint8_t *at, size_t i, float x)
+{
+    if (type == DIL_TYPE_F32) {
+        memcpy(at + 4 * i, &x, sizeof x);
+    } else if (type == DIL_TYPE_F16) {
+        write_half(at + 2 * i, x);
+    } else {
+        uint16_t h = dil__bf16_from_f32(x);
+        at[2 * i] = (uint8_t)h;
+        at[2 * i + 1] = (uint8_t)(h >> 8);
+    }
+}
+
+static float rms_of(const dil_tensor *t)
 {
     double sum = 0;
-    for (uint64_t i = 0; i < t->ne[0]; i++) {
-        float x;
-        memcpy(&x, (const uint8_t *)t->data + 4 * i, sizeof x);
-        sum += (double)x * (double)x;
+    uint64_t n = dil_tensor_elems(t);
+    for (uint64_t i = 0; i < n; i++) {
+        double x = (double)read_float(t->type, t->data, i);
+        sum += x * x;
     }
-    float rms = (float)sqrt(sum / (double)t->ne[0]);
+    float rms = (float)sqrt(sum / (double)n);
     return rms > 1e-6f ? rms : 1e-6f;
+}
+
+static dil_status allocate(dil__trainable *t, dil_err *err)
+{
+    const dil_tensor *src = t->src;
+    t->bytes = t->rank ? NULL : malloc(src->bytes);
+    t->p = calloc(t->n, sizeof *t->p);
+    t->grad = calloc(t->n, sizeof *t->grad);
+    t->m1 = calloc(t->n, sizeof *t->m1);
+    t->m2 = calloc(t->n, sizeof *t->m2);
+    t->best = calloc(t->n, sizeof *t->best);
+    if ((!t->bytes && !t->rank) || !t->p || !t->grad || !t->m1 || !t->m2 || !t->best) {
+        dil__trainable_fini(t);
+        return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %zu parameters", src->name, t->n);
+    }
+    if (t->bytes) memcpy(t->bytes, src->data, src->bytes);
+    return DIL_OK;
 }
 
 dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err *err)
@@ -69,7 +109,7 @@ dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err
     *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1, .pace_d = 1};
     if (is_vector(src)) {
         t->n = src->ne[0];
-        t->unit = size_of_vector(src);
+        t->unit = rms_of(src);
     } else {
         const dil_type_info *info = dil_type_get(src->type);
         size_t k = layout_of(src->type);
@@ -83,18 +123,25 @@ dil_status dil__trainable_init(dil__trainable *t, const dil_tensor *src, dil_err
         t->n_blocks = src->bytes / info->block_bytes;
         t->n = t->n_blocks * (t->m_at >= 0 ? 2 : 1);
     }
-    t->bytes = malloc(src->bytes);
-    t->p = calloc(t->n, sizeof *t->p);
-    t->grad = calloc(t->n, sizeof *t->grad);
-    t->m1 = calloc(t->n, sizeof *t->m1);
-    t->m2 = calloc(t->n, sizeof *t->m2);
-    t->best = calloc(t->n, sizeof *t->best);
-    if (!t->bytes || !t->p || !t->grad || !t->m1 || !t->m2 || !t->best) {
-        dil__trainable_fini(t);
-        return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %zu parameters", src->name, t->n);
-    }
-    memcpy(t->bytes, src->data, src->bytes);
-    return DIL_OK;
+    return allocate(t, err);
+}
+
+dil_status dil__trainable_init_full(dil__trainable *t, const dil_tensor *src, dil_err *err)
+{
+    if (src->type != DIL_TYPE_F32 && src->type != DIL_TYPE_F16 && src->type != DIL_TYPE_BF16)
+        return dil_fail(err, DIL_EUNSUPPORTED, "%s is %s: only floats train whole (import --type f16 makes them; or train beside it, --lora)", src->name,
+                        dil_type_get(src->type)->name);
+    *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1, .pace_d = 1, .n = dil_tensor_elems(src), .unit = rms_of(src)};
+    return allocate(t, err);
+}
+
+dil_status dil__trainable_init_lora(dil__trainable *t, const dil_tensor *src, uint32_t rank, float scale, dil_rng *rng, dil_err *err)
+{
+    *t = (dil__trainable){.src = src, .d_at = -1, .m_at = -1, .pace_d = 1, .n = rank * (src->ne[0] + src->ne[1]), .unit = 1, .rank = rank, .lora_scale = scale};
+    dil_status st = allocate(t, err);
+    double size = 1 / sqrt((double)src->ne[0]);
+    for (size_t i = 0; st == DIL_OK && i < rank * src->ne[0]; i++) t->p[i] = (float)(size * dil_rng_normal(rng));
+    return st;
 }
 
 void dil__trainable_fini(dil__trainable *t)
@@ -112,13 +159,9 @@ void dil__trainable_fini(dil__trainable *t)
 void dil__trainable_apply(dil__trainable *t)
 {
     const uint8_t *from = t->src->data;
+    if (t->rank) return;
     if (t->d_at < 0) {
-        for (size_t i = 0; i < t->n; i++) {
-            float x;
-            memcpy(&x, from + 4 * i, sizeof x);
-            x += t->unit * t->p[i];
-            memcpy(t->bytes + 4 * i, &x, sizeof x);
-        }
+        for (size_t i = 0; i < t->n; i++) write_float(t->src->type, t->bytes, i, read_float(t->src->type, from, i) + t->unit * t->p[i]);
         return;
     }
     for (uint64_t b = 0; b < t->n_blocks; b++) {
@@ -127,6 +170,24 @@ void dil__trainable_apply(dil__trainable *t)
         write_half(t->bytes + at + t->d_at, grown);
         if (t->m_at >= 0) write_half(t->bytes + at + t->m_at, read_half(from + at + t->m_at) * expf(t->p[t->n_blocks + b]) + t->centre * (d - grown));
     }
+}
+
+/* W + scale B A. */
+dil_status dil__trainable_values(const dil__trainable *t, float *out, dil_err *err)
+{
+    dil_status st = dil_engine_dequantize(t->src->type, t->rank ? t->src->data : t->bytes, dil_tensor_elems(t->src), out, err);
+    if (st != DIL_OK || !t->rank) return st;
+    int cols = (int)t->src->ne[0], rows = (int)t->src->ne[1], r = (int)t->rank;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, cols, r, t->lora_scale, t->p + (size_t)r * t->src->ne[0], r, t->p, cols, 1, out, cols);
+    return DIL_OK;
+}
+
+static void add_lora(dil__trainable *t, const float *dw)
+{
+    int cols = (int)t->src->ne[0], rows = (int)t->src->ne[1], r = (int)t->rank;
+    size_t b = (size_t)r * t->src->ne[0];
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, r, cols, rows, t->lora_scale, t->p + b, r, dw, cols, 1, t->grad, cols);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, rows, r, cols, t->lora_scale, dw, cols, t->p, cols, 1, t->grad + b, r);
 }
 
 /* The minima's part of every weight: the same blocks with d zero. */
@@ -139,6 +200,10 @@ static dil_status minima(const dil__trainable *t, float *out, uint8_t *bytes, di
 
 dil_status dil__trainable_add(dil__trainable *t, const float *dw, const float *w, float *scratch, uint8_t *scratch_bytes, dil_err *err)
 {
+    if (t->rank) {
+        add_lora(t, dw);
+        return DIL_OK;
+    }
     if (t->d_at < 0) {
         for (size_t i = 0; i < t->n; i++) t->grad[i] += t->unit * dw[i];
         return DIL_OK;

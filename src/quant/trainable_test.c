@@ -90,6 +90,63 @@ static void a_vector_moves_in_units_of_its_size(void **state)
     dil__trainable_fini(&t);
 }
 
+/* Σ c W over parameters of which W is linear (whole tensors) or bilinear (LoRA): differences are exact up to rounding. */
+static void check_linear(dil__trainable *t, double step, double tolerance)
+{
+    dil_err err = {0};
+    float *value = malloc(N * sizeof *value);
+    for (size_t i = 0; i < N; i++) c[i] = sinf((float)i);
+    dil__trainable_apply(t);
+    if (dil__trainable_values(t, value, &err) || dil__trainable_add(t, c, value, NULL, NULL, &err)) fail_msg("%s", err.text);
+    for (size_t k = 0; k < t->n; k += 1 + t->n / 50) {
+        double l[2];
+        float p = t->p[k];
+        for (int side = 0; side < 2; side++) {
+            t->p[k] = p + (float)(side ? step : -step);
+            dil__trainable_apply(t);
+            if (dil__trainable_values(t, value, &err)) fail_msg("%s", err.text);
+            l[side] = 0;
+            for (size_t i = 0; i < N; i++) l[side] += (double)c[i] * (double)value[i];
+        }
+        t->p[k] = p;
+        double got = (l[1] - l[0]) / (2 * step), want = (double)t->grad[k];
+        if (!(fabs(got - want) < tolerance * (1 + fabs(want)))) fail_msg("parameter %zu of %zu: %g by differences, %g by the gradient", k, t->n, got, want);
+    }
+    free(value);
+}
+
+static void whole_tensors_and_thin_matrices_have_their_gradients(void **state)
+{
+    (void)state;
+    dil_err err = {0};
+    dil_rng rng;
+    dil_rng_init(&rng, 11);
+    uint16_t half[N];
+    for (size_t i = 0; i < N; i++) {
+        w[i] = (float)dil_rng_normal(&rng);
+        half[i] = 0x3c00; /* 1 */
+    }
+    dil_tensor full = {.type = DIL_TYPE_F32, .n_dims = 2, .ne = {COLS, ROWS, 1, 1}, .data = w, .bytes = sizeof w}, f16 = full, codes = full;
+    f16.type = DIL_TYPE_F16, f16.data = half, f16.bytes = sizeof half;
+    dil__trainable t;
+    if (dil__trainable_init_full(&t, &full, &err)) fail_msg("%s", err.text);
+    check_linear(&t, 0.5, 1e-3);
+    dil__trainable_fini(&t);
+    if (dil__trainable_init_full(&t, &f16, &err)) fail_msg("%s", err.text);
+    check_linear(&t, 0.5, 1e-3); /* halves and wholes have no rounding */
+    dil__trainable_fini(&t);
+    codes.type = DIL_TYPE_Q8_0;
+    assert_int_equal(dil__trainable_init_full(&t, &codes, &err), DIL_EUNSUPPORTED);
+    if (dil__trainable_init_lora(&t, &f16, 4, 0.5f, &rng, &err)) fail_msg("%s", err.text);
+    float *value = malloc(N * sizeof *value);
+    if (dil__trainable_values(&t, value, &err)) fail_msg("%s", err.text);
+    for (size_t i = 0; i < N; i++) assert_true(value[i] == 1); /* B is zero: as it is */
+    for (size_t i = 0; i < t.n; i++) t.p[i] = (float)dil_rng_normal(&rng);
+    check_linear(&t, 0.01, 2e-2);
+    dil__trainable_fini(&t);
+    free(value);
+}
+
 /* Both divergences of two rows of logits in double. */
 static dil__divergence divergence(const float *p, const float *q, size_t n)
 {
@@ -140,7 +197,7 @@ static void the_gradient_of_the_divergence_is_the_difference_quotient(void **sta
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_of_scales_and_minima_are_those_of_the_stored_bytes),
-                                       cmocka_unit_test(a_vector_moves_in_units_of_its_size),
+                                       cmocka_unit_test(a_vector_moves_in_units_of_its_size), cmocka_unit_test(whole_tensors_and_thin_matrices_have_their_gradients),
                                        cmocka_unit_test(the_gradient_of_the_divergence_is_the_difference_quotient)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
