@@ -75,7 +75,7 @@ add_executable(dilemma ${cli_sources})
 target_compile_definitions(dilemma PRIVATE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE DILEMMA_VERSION="${PROJECT_VERSION}")
 target_compile_options(dilemma PRIVATE ${DIL_WARNINGS})
 target_include_directories(dilemma PRIVATE src)
-target_link_libraries(dilemma PRIVATE dilemma_lib)
+target_link_libraries(dilemma PRIVATE dilemma_lib PkgConfig::EDIT)
 
 # The network in a box that tests, benchmarks and the demo run in; its command line, not installed.
 add_executable(netlab tools/netlab.c)

@@ -247,6 +247,13 @@ bool dil_cli_interrupted(void)
     return interrupted != 0;
 }
 
+bool dil_cli_take_interrupt(void)
+{
+    bool was = interrupted != 0;
+    interrupted = 0;
+    return was;
+}
+
 static struct {
     char what[64];
     int64_t start_ns, shown_ns;

@@ -54,5 +54,6 @@ bool dil_cli_color(void);          /* standard error is a terminal and NO_COLOR 
 dil_progress *dil_cli_progress(void);
 void dil_cli_progress_done(void);  /* ends the bar's line */
 bool dil_cli_interrupted(void);
+bool dil_cli_take_interrupt(void); /* whether there was one since the last call; forgets it */
 
 #endif

@@ -9,7 +9,7 @@ extern const dil_cli_cmd dil_cli_pull, dil_cli_import;
 extern const dil_cli_cmd dil_cli_info;
 extern const dil_cli_cmd dil_cli_plan;
 extern const dil_cli_cmd dil_cli_simulate, dil_cli_export;
-extern const dil_cli_cmd dil_cli_serve;
+extern const dil_cli_cmd dil_cli_serve, dil_cli_chat, dil_cli_top, dil_cli_doctor;
 extern const dil_cli_cmd dil_cli_profile;
 extern const dil_cli_cmd dil_cli_quantize;
 extern const dil_cli_cmd dil_cli_distill, dil_cli_finetune;
@@ -30,6 +30,9 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_simulate,
     &dil_cli_export,
     &dil_cli_serve,
+    &dil_cli_chat,
+    &dil_cli_top,
+    &dil_cli_doctor,
     &dil_cli_profile,
     &dil_cli_quantize,
     &dil_cli_distill,

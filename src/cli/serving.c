@@ -22,7 +22,7 @@ bool dil_cli_speculate(const char *text, int *out)
     return true;
 }
 
-typedef struct loaded {
+struct dil_cli_served {
     dil_gguf *gguf;
     dil_arch arch;
     dil_tokenizer *tok;
@@ -31,7 +31,8 @@ typedef struct loaded {
     dil_buf keys;              /* text that key[] points into */
     const char *key[64];
     size_t n_keys;
-} loaded;
+};
+typedef dil_cli_served loaded;
 
 /* A key a line; empty lines and lines that begin with # do not count. */
 static dil_status read_api_keys(const char *path, loaded *m, dil_err *err)
@@ -102,31 +103,57 @@ static dil_status load(loaded *m, const dil_cli_serving *v, dil_err *err)
     return s;
 }
 
+dil_status dil_cli_serving_open(const dil_cli_serving *v, loaded **out, dil_err *err)
+{
+    loaded *m = calloc(1, sizeof *m);
+    if (!m) return dil_fail(err, DIL_EMEMORY, "no memory for a server");
+    dil_buf_init(&m->keys, 64u << 10);
+    dil_status s = DIL_OK;
+    if (v->api_key) m->key[m->n_keys++] = v->api_key;
+    else s = read_api_keys(v->api_key_file, m, err);
+    dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_keys = m->key, .n_api_keys = m->n_keys,
+                         .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file};
+    if (s == DIL_OK) s = dil_server_open(&so, &m->server, err);
+    if (m->keys.len) sodium_memzero(m->keys.data, m->keys.len);
+    dil_buf_fini(&m->keys);
+    if (s == DIL_OK && v->announce && !dil_cli_quiet)
+        fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name, v->tls_cert_file ? "https" : "http", v->bind, dil_server_port(m->server));
+    if (s == DIL_OK) s = load(m, v, err);
+    if (s == DIL_OK) *out = m;
+    else dil_cli_serving_close(m);
+    return s;
+}
+
+uint16_t dil_cli_serving_port(const loaded *m)
+{
+    return dil_server_port(m->server);
+}
+
+void dil_cli_serving_close(loaded *m)
+{
+    if (!m) return;
+    dil_server_close(m->server);
+    dil_runner_close(m->runner);
+    dil_tokenizer_free(m->tok);
+    dil_gguf_close(m->gguf);
+    free(m);
+}
+
 dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err)
 {
-    loaded m = {0};
+    loaded *m = NULL;
+    dil_cli_serving with = *v;
     dil_cli_progress(); /* Ctrl-C ends us in order */
-    dil_buf_init(&m.keys, 64u << 10);
-    dil_status s = read_api_keys(v->api_key_file, &m, err);
-    dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_keys = m.key, .n_api_keys = m.n_keys,
-                         .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file};
-    if (s == DIL_OK) s = dil_server_open(&so, &m.server, err);
-    if (m.keys.len) sodium_memzero(m.keys.data, m.keys.len);
-    dil_buf_fini(&m.keys);
-    if (s != DIL_OK) return s;
-    const char *scheme = v->tls_cert_file ? "https" : "http";
-    if (!dil_cli_quiet) fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name, scheme, v->bind, dil_server_port(m.server));
-    s = load(&m, v, err);
+    with.announce = true;
+    dil_status s = dil_cli_serving_open(&with, &m, err);
     if (s == DIL_OK) {
         bool v6 = strchr(v->bind, ':') != NULL;
-        printf("%s://%s%s%s:%u/v1\n", scheme, v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "", dil_server_port(m.server));
+        printf("%s://%s%s%s:%u/v1\n", v->tls_cert_file ? "https" : "http", v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "",
+               dil_cli_serving_port(m));
         fflush(stdout);
         while (!dil_cli_interrupted()) dil_sleep_ns(100000000);
         if (!dil_cli_quiet) fputs("serve: ending\n", stderr);
     }
-    dil_server_close(m.server);
-    dil_runner_close(m.runner);
-    dil_tokenizer_free(m.tok);
-    dil_gguf_close(m.gguf);
+    dil_cli_serving_close(m);
     return s == DIL_ECANCELED && dil_cli_interrupted() ? DIL_OK : s;
 }

@@ -8,12 +8,14 @@
 typedef struct dil_cli_serving {
     const char *model, *name;          /* file; what the API calls it */
     const char *bind, *device;
+    const char *api_key;               /* the only one; NULL: those of the file */
     const char *api_key_file;          /* a key a line; NULL: $DILEMMA_API_KEY, else none */
     const char *tls_cert_file, *tls_key_file;
     uint16_t port;
     int n_threads;
     uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */
     bool deterministic;
+    bool announce;                     /* say on standard error where /health is, before loading */
     int speculate;                     /* dil_runner_speculate */
     double detect_sec, patience_sec, horizon_sec; /* 0: the defaults of dil_ring_opts */
     const dil_plan *plan;              /* NULL: in this process */
@@ -24,6 +26,11 @@ typedef struct dil_cli_serving {
 /* "off", "auto" (also NULL), or how many; false: none of them. */
 bool dil_cli_speculate(const char *text, int *out);
 
+typedef struct dil_cli_served dil_cli_served;
+/* Listens and loads; returns when it answers. */
+dil_status dil_cli_serving_open(const dil_cli_serving *v, dil_cli_served **out, dil_err *err);
+uint16_t dil_cli_serving_port(const dil_cli_served *m);
+void dil_cli_serving_close(dil_cli_served *m);
 /* Listens at once, loads, prints the address on standard output when ready, serves until Ctrl-C or SIGTERM. */
 dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err);
 
