@@ -15,6 +15,7 @@
 #define LINK_NS INT64_C(60000000000)     /* and a link that swallowed a work */
 #define SETTLE_SEC 5.0                   /* a node that is back proves itself for so long; doubled with every loss */
 #define SETTLE_SEC_MAX 600.0
+#define SLOW_NS INT64_C(60000000000)     /* a slow node that holds nothing may have become fast again after so long */
 #define PLAN_SEC 2.0                     /* for the planner while requests wait */
 #define MARGIN 0.1
 
@@ -201,6 +202,7 @@ static bool move_to(dil__failover *f, dil_plan *plan)
     pthread_mutex_unlock(&f->lock);
     if (f->plan != f->first_plan) dil_plan_free(f->plan);
     f->plan = plan;
+    for (uint32_t i = 0; i < f->cluster->n_nodes; i++) dil__tempo_restart(&f->fate[i].tempo);
     return true;
 }
 
@@ -331,6 +333,55 @@ static void consider(dil__failover *f, const char *why)
     move_to(f, plan);
 }
 
+/* The least factor of the ring's nodes is what the machine under all of them does; 0 when only one computes. */
+static double look_at_tempo(dil__failover *f)
+{
+    dil__ring *r = f->ring;
+    double least = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->n_nodes; i++) {
+        uint32_t at = dil_cluster_find(f->cluster, r->node[i].name);
+        if (at == DIL_NO_NODE) continue;
+        struct dil__fate *fate = &f->fate[at];
+        pthread_mutex_lock(&r->lock);
+        dil__tempo tempo = r->node[i].tempo;
+        pthread_mutex_unlock(&r->lock);
+        fate->tempo.factor = 0;
+        double bytes = (double)r->node[i].bytes_total / r->node[i].load.n_parts;
+        double measured = make_replan(f, NULL) == DIL_OK ? dil__replan_speed(f->replan, f->plan, at) : 0;
+        if (!dil__tempo_look(&fate->tempo, &tempo, bytes, measured)) continue;
+        if (n++ == 0 || fate->tempo.factor < least) least = fate->tempo.factor;
+    }
+    return n > 1 ? least : 0;
+}
+
+/* True: there is a node, newly found slow, that the planner should be asked about. */
+static bool someone_is_slow(dil__failover *f, char why[DIL_NAME_MAX + 64])
+{
+    int64_t now = dil_now_ns();
+    if (now < f->tempo_ns) return false;
+    f->tempo_ns = now + (int64_t)(f->o.lost_sec / 4 * 1e9);
+    double least = look_at_tempo(f), slower;
+    bool found = false;
+    for (uint32_t i = 0; i < f->ring->n_nodes; i++) {
+        uint32_t at = dil_cluster_find(f->cluster, f->ring->node[i].name);
+        if (at == DIL_NO_NODE || !dil__tempo_is_slow(&f->fate[at].tempo, least, &slower)) continue;
+        f->fate[at].slower = slower;
+        f->fate[at].slow_ns = now;
+        f->fate[at].n_lost++;
+        snprintf(why, DIL_NAME_MAX + 64, "node %.200s computes %.1f times slower than it did", f->cluster->nodes[at].name, slower);
+        found = true;
+    }
+    for (uint32_t i = 0; i < f->cluster->n_nodes; i++) {
+        struct dil__fate *fate = &f->fate[i];
+        bool outside = i < f->members.n && f->members.member[i].dial_ns;
+        if (!fate->slower || (outside ? now - fate->slow_ns < SLOW_NS : !(fate->tempo.factor > 0 && fate->tempo.factor < 1.5))) continue;
+        fate->slower = 0;
+        fate->offered = false;
+    }
+    return found;
+}
+
 /* --- the loop ----------------------------------------------------------------------------------------------------------------------------------- */
 
 static void step(dil__failover *f)
@@ -347,10 +398,14 @@ static void step(dil__failover *f)
         pthread_mutex_lock(&f->lock);
         f->was_ready = true;
         pthread_mutex_unlock(&f->lock);
-        char name[DIL_NAME_MAX], why[DIL_NAME_MAX + 32];
-        if (f->o.stay || !someone_is_new(f, name)) return;
-        snprintf(why, sizeof why, "node %.200s is back", name);
-        consider(f, why);
+        char name[DIL_NAME_MAX], why[DIL_NAME_MAX + 64];
+        if (f->o.stay) return;
+        if (someone_is_slow(f, why)) {
+            consider(f, why);
+        } else if (someone_is_new(f, name)) {
+            snprintf(why, sizeof why, "node %.200s is back", name);
+            consider(f, why);
+        }
         return;
     }
     if (!f->ready_seen || f->o.stay) return;

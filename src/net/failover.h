@@ -45,13 +45,16 @@ typedef struct dil__failover {
         int64_t lost_ns;      /* was lost last */
         bool offered;         /* since it is back, the planner was asked */
         uint8_t *had;         /* [n_layers] its cache holds the layer */
-        double slower;
+        double slower;        /* than measured; 0: not */
+        int64_t slow_ns;      /* found so then */
+        dil__tempo_watch tempo;
     } *fate;
     int64_t *link_down_ns;    /* [n_links] swallowed a work then; 0: never */
     int64_t seen_ns;          /* of the loss that is not yet decided; 0: none */
     int64_t decide_ns;        /* not before */
     bool news;                /* membership changed since the last decision */
     bool ready_seen;
+    int64_t tempo_ns;         /* of the next look at the nodes' pace */
 } dil__failover;
 
 extern const dil__pipe_ops dil__failover_ops;

@@ -523,6 +523,10 @@ bool dil__msg_status(dil_buf *b, uint64_t session, uint64_t id, const dil__node_
     dil_put_u8(b, m->busy);
     dil_put_u64(b, m->last_work);
     dil_put_u64(b, m->rss_bytes);
+    for (int i = 0; i < DIL__TEMPO_SIZES; i++) {
+        dil_put_u32(b, m->tempo.n[i]);
+        dil_put_u64(b, m->tempo.ns[i]);
+    }
     put_err(b, &m->err);
     return dil_frame_end(b);
 }
@@ -536,6 +540,10 @@ dil_status dil__msg_get_status(const dil_frame *f, dil__node_status *out, dil_er
     m.busy = dil_get_bool(&r);
     m.last_work = dil_get_u64(&r);
     m.rss_bytes = dil_get_u64(&r);
+    for (int i = 0; i < DIL__TEMPO_SIZES; i++) {
+        m.tempo.n[i] = dil_get_u32(&r);
+        m.tempo.ns[i] = dil_get_u64(&r);
+    }
     get_err(&r, &m.err);
     dil_status s = finish(&r, f, err);
     if (s == DIL_OK) *out = m;

@@ -5,6 +5,7 @@
 #ifndef DIL_NET_MESSAGE_H
 #define DIL_NET_MESSAGE_H
 
+#include "net/tempo.h"
 #include "net/pipe.h"
 
 #include <dilemma/frame.h>
@@ -102,6 +103,7 @@ typedef struct dil__node_status {
     bool busy;                  /* a work is being computed */
     uint64_t last_work;         /* id of the last work that its last stage sent on */
     uint64_t rss_bytes;
+    dil__tempo tempo;             /* of the session */
     dil_err err;                /* FAILED: why */
 } dil__node_status;
 bool dil__msg_status(dil_buf *b, uint64_t session, uint64_t id, const dil__node_status *m);

@@ -91,7 +91,11 @@ static dil_status compute(dil__net_session *s, dil__part *p, const dil__work_vie
     int64_t t0 = dil_now_ns();
     st = s->env->engine->eval(p->stage, &v->batch, v->hidden, out, err);
     wait_throttle(s, dil_now_ns() - t0);
-    *compute_ns = v->head.compute_ns + (uint64_t)(dil_now_ns() - t0);
+    uint64_t took = (uint64_t)(dil_now_ns() - t0);
+    *compute_ns = v->head.compute_ns + took;
+    pthread_mutex_lock(&s->lock);
+    if (st == DIL_OK) dil__tempo_note(&s->tempo, v->head.n_tokens, took);
+    pthread_mutex_unlock(&s->lock);
     return st;
 }
 

@@ -272,3 +272,17 @@ dil_status dil__replan_make(dil__replan *r, const dil_plan *old, const dil__repl
     s = dil_plan_migrate(&r->profile, &r->now, &o, &from, mo, out, m, &why);
     return s == DIL_OK ? s : say_who_is_left(r, &why, err);
 }
+
+double dil__replan_speed(const dil__replan *r, const dil_plan *plan, uint32_t node)
+{
+    double bytes = 0, sec = 0;
+    if (cost_column(r->plan->costs, r->cluster->nodes[node].name) == UINT32_MAX) return 0;
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
+        if (strcmp(plan->stages[i].node, r->cluster->nodes[node].name) != 0) continue;
+        for (uint32_t l = plan->stages[i].first_layer; l <= plan->stages[i].last_layer; l++) {
+            bytes += (double)r->level[l].bytes;
+            sec += r->decode[(size_t)l * r->cluster->n_nodes + node];
+        }
+    }
+    return sec > 0 ? bytes / sec : 0;
+}

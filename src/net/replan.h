@@ -26,4 +26,7 @@ void dil__replan_free(dil__replan *r);
 dil_status dil__replan_make(dil__replan *r, const dil_plan *old, const dil__replan_node *node, const uint8_t *link_down,
                             const dil_migrate_options *mo, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err);
 
+/* Bytes a second that the node reads on the plan's layers there, as measured; 0: the plan that r was made with has no costs for it. */
+double dil__replan_speed(const dil__replan *r, const dil_plan *plan, uint32_t node);
+
 #endif

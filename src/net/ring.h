@@ -39,6 +39,7 @@ typedef struct dil__ring_node {
     dil_err err;                /* what went wrong last; code DIL_OK: nothing */
     uint64_t bytes_sent, bytes_cached, rss_bytes;
     int64_t shown_heard_ns;
+    dil__tempo tempo;
 } dil__ring_node;
 
 typedef struct dil__failed_work {

@@ -14,6 +14,7 @@
 
 enum { WINDOW = 4 /* chunks on the way to one node */, REDIAL_MS = 500, SILENCE_LOADING = 15 /* times lost_sec without an answer to LOAD */ };
 
+#define GONE_NS INT64_C(300000000) /* a connection that broke is made again meanwhile where there is anybody */
 #define DETECT_SHARE 0.9 /* of lost_sec: the rest is what noticing takes */
 
 typedef struct ctl {
@@ -204,6 +205,7 @@ static void take_status(ctl *c, dil__ring_node *n, const dil_frame *f)
     n->status = st;
     pthread_mutex_lock(&c->r->lock);
     n->rss_bytes = st.rss_bytes;
+    n->tempo = st.tempo;
     pthread_mutex_unlock(&c->r->lock);
     switch (st.state) {
     case DIL__SESSION_NONE:
@@ -322,9 +324,13 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
         return;
     }
     beat(c, n, now);
+    dil__watch_poll(&n->watch);
     double silent = (double)(now - n->heard_ns) * 1e-9;
     dil_err e;
-    if (silent > DETECT_SHARE * c->r->lost_sec) {
+    if (n->watch.gone_ns && now - n->watch.gone_ns > GONE_NS) {
+        dil_fail(&e, DIL_ENET, "node %s (%s) vanished: its connection broke and nobody answers there", n->name, n->address);
+        lose(c, n, &e);
+    } else if (silent > DETECT_SHARE * c->r->lost_sec) {
         dil_fail(&e, DIL_ENET, "node %s (%s) vanished: no word for %.1f s", n->name, n->address, silent);
         lose(c, n, &e);
     } else if (n->phase == DIL__NODE_LOADS && now - n->sent_ns > ns(c->r->lost_sec * SILENCE_LOADING)) {

@@ -294,6 +294,7 @@ void dil__net_session_status(dil__net_session *s, dil__node_status *out)
     out->chunks_left = s->n_missing;
     out->busy = s->busy;
     out->last_work = s->last_work;
+    out->tempo = s->tempo;
     out->err = s->err;
     pthread_mutex_unlock(&s->lock);
 }

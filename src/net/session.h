@@ -63,6 +63,7 @@ typedef struct dil__net_session {
     uint8_t *missing;         /* one bit a chunk */
     bool busy, open_queued;
     uint64_t last_work;
+    dil__tempo tempo;
 
     dil_arena *arena;         /* of load */
     dil__load load;

@@ -139,7 +139,7 @@ dil_status dil__watch_open(dil__watch *w, void *ctx, void *sock, dil_err *err)
     snprintf(name, sizeof name, "inproc://watch-%u", atomic_fetch_add(&counter, 1));
     *w = (dil__watch){0};
     int events = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
-                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL;
+                 ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_DISCONNECTED;
     if (zmq_socket_monitor(sock, name, events) != 0) return dil_fail(err, DIL_EMEMORY, "no socket monitor: %s", zmq_strerror(errno));
     w->monitor = zmq_socket(ctx, ZMQ_PAIR);
     if (w->monitor) set_int(w->monitor, ZMQ_LINGER, 0);
@@ -154,7 +154,9 @@ static void take_event(dil__watch *w, unsigned event)
     if (event & ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
         w->shaken = true;
         w->refused = 0;
+        w->gone_ns = 0;
     }
+    if (event & ZMQ_EVENT_DISCONNECTED && w->shaken && !w->gone_ns) w->gone_ns = dil_now_ns();
     if (event & ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) w->refused = 1;
     if (event & (ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) && !w->refused) w->refused = 2;
 }

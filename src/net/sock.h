@@ -30,6 +30,7 @@ void dil__drop_parts(void *sock, const zmq_msg_t *last);
 typedef struct dil__watch {
     void *monitor;
     bool connected, shaken; /* TCP; the whole handshake */
+    int64_t gone_ns;        /* it was connected and is not since then; 0: it is, or never was */
     int refused;            /* 0; 1: our key was refused; 2: the handshake broke (another key or no CURVE over there) */
 } dil__watch;
 dil_status dil__watch_open(dil__watch *w, void *ctx, void *sock, dil_err *err);
