@@ -6,7 +6,7 @@ JOBS := $(shell nproc)
 MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := release
-.PHONY: release deps demo test bench san fuzz lint install clean help
+.PHONY: release deps demo test soak bench san fuzz lint install clean help
 
 release: deps           ## build build/release/dilemma (fetches what it builds on first)
 	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
@@ -25,6 +25,11 @@ demo: release model     ## everything once: measure, profile, plan, quantize, ru
 test: release           ## all tests, on the real model, against the reference implementations
 	@tools/deps --prefix $(DILEMMA_DEPS) clang model llama python
 	@ctest --preset release
+
+soak: release           ## FAULTS (200) faults from SEED (1) on real processes: every text stays what it is
+	@tools/deps --prefix $(DILEMMA_DEPS) model python
+	@DILEMMA=$(CURDIR)/build/release/dilemma DILEMMA_NETLAB_BIN=$(CURDIR)/build/release/netlab DILEMMA_TEST_MODEL=$(MODEL) \
+	  FAULTS=$${FAULTS:-200} SEED=$${SEED:-1} $(DILEMMA_DEPS)/venv/bin/python tests/keeps_going_test.py
 
 bench: release          ## speed figures, each beside its opponent in the same run
 	@tools/deps --prefix $(DILEMMA_DEPS) model llama

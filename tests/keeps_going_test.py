@@ -40,7 +40,8 @@ import json, sys, time, urllib.error, urllib.request
 url, body = sys.argv[1], json.loads(sys.argv[2])
 text, error, n = "", None, 0
 try:
-    for line in urllib.request.urlopen(urllib.request.Request(url + "/completions", json.dumps(body).encode()), timeout=900):
+    head = {"Idempotency-Key": body.pop("key")} if "key" in body else {}
+    for line in urllib.request.urlopen(urllib.request.Request(url + "/completions", json.dumps(body).encode(), head), timeout=900):
         if not line.startswith(b"data: {"): continue
         e = json.loads(line[6:])
         if "error" in e: error = e["error"]["message"]; break
@@ -142,11 +143,14 @@ with tempfile.TemporaryDirectory() as tmp:
                   for n, first, last in cuts for l in range(first, last + 1)]
         json.dump({"version": 1, "model": {"path": "m.gguf", "hash": ""}, "entry": "a", "context": 2048, "sequences": 2, "tokens_in": 64, "tokens_out": 200, "token_sec": 0.01,
                    "layers": layers, "stages": [{"node": n, "first_layer": f, "last_layer": l} for n, f, l in cuts]}, open(f"{tmp}/plan.json", "w"))
-        server = subprocess.Popen([*inside("a"), dilemma, "serve", "--model", f"{tmp}/m.gguf", "--plan", f"{tmp}/plan.json", "--cluster", f"{tmp}/cluster.json", "--deterministic",
-                                   "--key", f"{tmp}/keys/coordinator.key", "--port", "0", "--detect-sec", "1", "--slots", "2", "-c", "2048", "--patience-sec", "60"], stdout=subprocess.PIPE,
-                                  stderr=open(f"{tmp}/serve.log", "w"), text=True)
-        url = server.stdout.readline().strip()
-        if not url.startswith("http"): sys.exit("serve: " + open(f"{tmp}/serve.log").read()[-2000:])
+        def serve():
+            global server, url
+            server = subprocess.Popen([*inside("a"), dilemma, "serve", "--model", f"{tmp}/m.gguf", "--plan", f"{tmp}/plan.json", "--cluster", f"{tmp}/cluster.json", "--deterministic",
+                                       "--key", f"{tmp}/keys/coordinator.key", "--port", "0", "--detect-sec", "1", "--slots", "2", "-c", "2048", "--patience-sec", "60",
+                                       "--state", f"{tmp}/state"], stdout=subprocess.PIPE, stderr=open(f"{tmp}/serve.log", "a"), text=True)
+            url = server.stdout.readline().strip()
+            if not url.startswith("http"): sys.exit("serve: " + open(f"{tmp}/serve.log").read()[-2000:])
+        serve()
         bodies = [{"prompt": "Once upon a time", "max_tokens": 400, "temperature": 0}, {"prompt": "The sea is " * 40, "max_tokens": 300, "temperature": 0},
                   {"prompt": "A list of names:", "max_tokens": 350, "temperature": 0.9, "seed": 5, "frequency_penalty": 0.4}]
         wanted = []
@@ -199,6 +203,19 @@ with tempfile.TemporaryDirectory() as tmp:
         until = time.time() + 30
         while health().get("status") != "ok" and time.time() < until: time.sleep(0.1)
         check("health in the end", health().get("status") == "ok", health(), log[-2000:])
+
+        # The entry restarts in the middle of an answer: the retry gets all of it, and so does one that comes later.
+        s = Stream(url, {**bodies[2], "key": "once"})
+        while len(s.when) < 40 and s.is_alive(): time.sleep(0.01)
+        server.kill(); server.wait(); s.join()
+        serve()
+        again = Stream(url, {**bodies[2], "key": "once"}); again.join()
+        check("a retry after the entry's restart", again.text == wanted[2] and not again.error, again.error, len(again.text), len(os.path.commonprefix([again.text, wanted[2]])))
+        check("what was there comes at once", len(again.when) > 45 and again.when[39] - again.when[0] < 0.5 * (s.when[39] - s.when[0]), again.when[39] - again.when[0])
+        third = Stream(url, {**bodies[2], "key": "once"}); third.join()
+        check("the same once more", third.text == wanted[2] and not third.error, third.error)
+        other = Stream(url, {**bodies[0], "key": "once"}); other.join()
+        check("the key with another request", other.error and "another request" in other.error, other.error)
         server.send_signal(signal.SIGTERM)
         check("the server ends in order", server.wait(20) == 0)
         pauses.sort()

@@ -6,7 +6,7 @@
  *
  * The coordinator connects to every node of the plan, sends each the chunks of its layers that it lacks, and is ready when a
  * frame went once around the ring. Hidden states travel from node to node; only token ids pass through here. Once it was ready
- * it keeps going: when a node vanishes or a link breaks it plans around it at the same levels, over all nodes of the cluster that
+ * it keeps going (and before, when a node of the plan does not answer for five times lost_sec): when a node vanishes or a link breaks it plans around it at the same levels, over all nodes of the cluster that
  * answer, and running requests go on with the tokens they have. Where the others cannot hold the model it waits for the node,
  * and after patience_sec the requests are told which budget is short. A node that is back is used again when that pays. */
 #ifndef DILEMMA_COORDINATOR_H
@@ -26,6 +26,7 @@ typedef struct dil_ring_opts {
     double lost_sec;          /* a node that is silent for so long has vanished; 0: 2 */
     double patience_sec;      /* requests wait so long for a plan that can run; 0: 30 */
     double horizon_sec;       /* the network is expected to stay as it is for so long: what a voluntary move must pay in; 0: 3600 */
+    const char *plan_path;    /* the plan that runs is written there when it is another one; NULL: not. Borrowed until the runner is closed */
     bool stay;                /* never plan again: wait for the plan's own nodes */
     uint32_t n_seq;           /* sequences at once; 0: the plan's */
     uint32_t n_ctx;           /* cached tokens a sequence; 0: the plan's */

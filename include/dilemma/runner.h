@@ -23,6 +23,9 @@ typedef struct dil_gen_req {
     const int32_t *stop;   /* [n_stop] ids that end the text (end of generation); not reported as tokens; copied */
     size_t n_stop;
     uint32_t n_top;        /* most probable tokens reported with each token, 0 to DIL_GEN_TOP_MAX */
+    const int32_t *resumed; /* [n_resumed] tokens that an earlier run of the same request generated: reported again (logprob 0), then it */
+    size_t n_resumed;       /* goes on from there as that run would have; copied */
+    bool resumed_stop;      /* that run ended there at a stop: nothing is generated */
 } dil_gen_req;
 
 #define DIL_GEN_TOP_MAX 20

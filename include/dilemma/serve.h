@@ -33,6 +33,7 @@ typedef struct dil_serve_opts {
                                                      * all but /health; at most 64, of at most 255 bytes */
     const char *tls_cert_file, *tls_key_file; /* PEM; NULL: HTTP without TLS */
     uint32_t max_connections; /* 0: 256 */
+    const char *retry_path;   /* journal of the answers to requests with an Idempotency-Key; NULL: they do not survive a restart */
 } dil_serve_opts;
 
 typedef struct dil_server dil_server;

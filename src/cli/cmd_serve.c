@@ -23,6 +23,24 @@ static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *er
     return s;
 }
 
+/* The plan that ran last, where it is one for the same file. Takes `given` over. */
+static dil_plan *newer_plan(dil_plan *given, const char *path)
+{
+    dil_plan *kept;
+    dil_err err;
+    if (!dil_file_exists(path)) return given;
+    bool same = dil_plan_read(path, &kept, &err) == DIL_OK;
+    if (!same) {
+        dil_log(DIL_LOG_WARN, "serve", "%s", err.text);
+        return given;
+    }
+    same = kept->n_layers == given->n_layers && strcmp(kept->model_hash, given->model_hash) == 0 && strcmp(kept->entry, given->entry) == 0;
+    for (uint32_t l = 0; l < given->n_layers && same; l++) same = strcmp(kept->layers[l].level, given->layers[l].level) == 0;
+    if (same) dil_log(DIL_LOG_INFO, "serve", "going on with the plan that ran last, %s", path);
+    dil_plan_free(same ? given : kept);
+    return same ? kept : given;
+}
+
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
@@ -40,6 +58,7 @@ static int run(int argc, char **argv)
         {.name = "--detect-sec", .kind = DIL_CLI_NUM, .out = &v.detect_sec, .arg = "S", .help = "a node or link is lost after so long without a word (2)", .min = 0.2, .max = 600},
         {.name = "--patience-sec", .kind = DIL_CLI_NUM, .out = &v.patience_sec, .arg = "S", .help = "requests wait so long for nodes that can take over (30)", .min = 1, .max = 86400},
         {.name = "--horizon", .kind = DIL_CLI_NUM, .out = &v.horizon_sec, .arg = "S", .help = "a move to a node that is back must pay within it (3600)", .min = 0.001, .max = 1e9},
+        {.name = "--state", .kind = DIL_CLI_STR, .out = &v.state_dir, .arg = "DIR", .help = "keep there what a restart goes on from: answers for retries with an Idempotency-Key,\nand the plan when another one was made on the way"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
         {.name = "--bind", .kind = DIL_CLI_STR, .out = &v.bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},
         {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &v.api_key_file, .arg = "FILE", .help = "ask for one of its keys, one a line (default: $DILEMMA_API_KEY, else none)"},
@@ -79,7 +98,13 @@ static int run(int argc, char **argv)
     dil_plan *p = NULL;
     dil_cluster *c = NULL;
     dil_status s = DIL_OK;
+    char kept[4096];
+    snprintf(kept, sizeof kept, "%.4000s/plan.json", v.state_dir ? v.state_dir : "");
     if (plan) s = dil_plan_read(plan, &p, &err);
+    if (plan && v.state_dir && s == DIL_OK) {
+        v.plan_path = kept;
+        p = newer_plan(p, kept);
+    }
     if (plan && s == DIL_OK) s = dil_cluster_read(cluster, &c, &err);
     v.plan = p;
     v.cluster = c;

@@ -78,7 +78,7 @@ static dil_status open_runner(loaded *m, const dil_cli_serving *v, dil_err *err)
 {
     if (v->plan) {
         dil_ring_opts o = {.key = v->key, .n_seq = v->n_seq, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic,
-                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec};
+                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = v->plan_path};
         return dil_runner_ring(v->plan, v->cluster, m->gguf, &m->arch, &o, &m->runner, err);
     }
     dil_weights w = dil_gguf_weights(m->gguf);
@@ -111,8 +111,11 @@ dil_status dil_cli_serving_open(const dil_cli_serving *v, loaded **out, dil_err 
     dil_status s = DIL_OK;
     if (v->api_key) m->key[m->n_keys++] = v->api_key;
     else s = read_api_keys(v->api_key_file, m, err);
+    char retry_path[4096];
+    snprintf(retry_path, sizeof retry_path, "%.4000s/requests.journal", v->state_dir ? v->state_dir : "");
     dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_keys = m->key, .n_api_keys = m->n_keys,
-                         .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file};
+                         .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file, .retry_path = v->state_dir ? retry_path : NULL};
+    if (s == DIL_OK && v->state_dir) s = dil_mkdirs(v->state_dir, err);
     if (s == DIL_OK) s = dil_server_open(&so, &m->server, err);
     if (m->keys.len) sodium_memzero(m->keys.data, m->keys.len);
     dil_buf_fini(&m->keys);

@@ -18,6 +18,8 @@ typedef struct dil_cli_serving {
     bool announce;                     /* say on standard error where /health is, before loading */
     int speculate;                     /* dil_runner_speculate */
     double detect_sec, patience_sec, horizon_sec; /* 0: the defaults of dil_ring_opts */
+    const char *state_dir;             /* answers for retries are kept there; NULL: not */
+    const char *plan_path;             /* the plan that runs is kept there when it is another one; NULL: not */
     const dil_plan *plan;              /* NULL: in this process */
     const dil_cluster *cluster;
     const dil_keypair *key;            /* NULL: nodes without keys */

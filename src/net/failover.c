@@ -16,6 +16,7 @@
 #define SETTLE_SEC 5.0                   /* a node that is back proves itself for so long; doubled with every loss */
 #define SETTLE_SEC_MAX 600.0
 #define SLOW_NS INT64_C(60000000000)     /* a slow node that holds nothing may have become fast again after so long */
+#define START_LOST 5                     /* times detect_sec that the plan's nodes have to answer at the start */
 #define PLAN_SEC 2.0                     /* for the planner while requests wait */
 #define MARGIN 0.1
 
@@ -279,6 +280,16 @@ static void decide(dil__failover *f, const glance *g)
     if (s != DIL_OK && !f->stuck && sec_since(f->lost_ns) > f->o.patience_sec) give_up(f, &e);
 }
 
+/* For a coordinator that starts again. The seconds are those that were measured, not what the nodes do at the moment. */
+static void write_plan(const dil__failover *f)
+{
+    dil_err e;
+    dil_plan p = *f->plan;
+    p.costs = f->first_plan->costs;
+    if (!f->o.plan_path || f->plan == f->first_plan) return;
+    if (dil_plan_write(f->o.plan_path, &p, &e) != DIL_OK) dil_log(DIL_LOG_WARN, "keep", "the plan that runs is not kept: %s", e.text);
+}
+
 static void recovered(dil__failover *f)
 {
     pthread_mutex_lock(&f->lock);
@@ -291,6 +302,7 @@ static void recovered(dil__failover *f)
     f->seen_ns = 0;
     if (since) dil_log(DIL_LOG_INFO, "keep", "going on after %.2f s", sec_since(since));
     note_caches(f);
+    write_plan(f);
 }
 
 /* --- better plans ------------------------------------------------------------------------------------------------------------------------------ */
@@ -384,6 +396,12 @@ static bool someone_is_slow(dil__failover *f, char why[DIL_NAME_MAX + 64])
 
 /* --- the loop ----------------------------------------------------------------------------------------------------------------------------------- */
 
+/* At the start nodes are waited for, but not for ever; one that refuses is for a person to mend. */
+static bool starts_without(const dil__failover *f, const glance *g)
+{
+    return g->n_lost > 0 && g->err.code == DIL_ENET && sec_since(f->start_ns) > START_LOST * f->o.lost_sec;
+}
+
 static void step(dil__failover *f)
 {
     pthread_mutex_lock(&f->lock);
@@ -408,7 +426,7 @@ static void step(dil__failover *f)
         }
         return;
     }
-    if (!f->ready_seen || f->o.stay) return;
+    if (f->o.stay || (!f->ready_seen && !starts_without(f, &g))) return;
     if (g.n_lost == 0 && !f->seen_ns) return; /* it loads, or tests itself */
     if (g.n_lost) begin_loss(f, &g);
     if (g.n_lost == 0) { /* what was lost is back before a plan without it was made */
@@ -421,6 +439,7 @@ static void step(dil__failover *f)
 void *dil__failover_run(void *failover)
 {
     dil__failover *f = failover;
+    f->start_ns = dil_now_ns();
     while (!atomic_load(&f->closing)) {
         if (dil__members_poll(&f->members, f->fd, 50)) f->news = true;
         close_old(f);

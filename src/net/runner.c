@@ -25,6 +25,8 @@ typedef struct request {
     uint64_t id;
     int32_t *tokens; /* [n_prompt + max_tokens] */
     uint32_t n_prompt, n_known, n_fed, n_max;
+    uint32_t n_resumed; /* tokens of an earlier run that are still to be told */
+    bool resumed_stop;
     uint32_t n_counted; /* prompt tokens that are in the statistics */
     int32_t *stop;
     size_t n_stop;
@@ -493,13 +495,35 @@ static void cancel_all(dil_runner *r)
     fail_waiting(r, &e);
 }
 
+static void tell_resumed(request *q)
+{
+    uint32_t n = q->n_resumed;
+    q->n_resumed = 0;
+    q->first_ns = q->last_ns = dil_now_ns();
+    for (uint32_t i = 0; i < n; i++)
+        q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = q->tokens[q->n_prompt + i], .n_prompt = q->n_prompt, .n_generated = i + 1});
+    if (q->resumed_stop) end_request(q, DIL_FINISH_STOP);
+    else if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
+}
+
+static void begin_resumed(dil_runner *r)
+{
+    for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
+        request *q = r->slot[i];
+        if (q && !q->ended && (q->n_resumed || (q->resumed_stop && !q->begun))) tell_resumed(q);
+    }
+}
+
 static void *schedule(void *arg)
 {
     dil_runner *r = arg;
     while (!atomic_load(&r->closing)) {
         if (atomic_exchange(&r->mail, false)) end_canceled(r);
         release_ended(r);
-        if (atomic_load(&r->n_queued)) admit(r);
+        if (atomic_load(&r->n_queued)) {
+            admit(r);
+            begin_resumed(r);
+        }
         while (!r->down && r->n_flying < r->pipe->depth && submit_one(r)) continue;
         dil__pipe_event ev = {0};
         bool idle = r->down || (!any(r, wants_chunk) && !any(r, wants_decode));
@@ -546,6 +570,11 @@ static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen
     memcpy(q->tokens, req->prompt, req->n_prompt * sizeof *q->tokens);
     if (req->n_stop) memcpy(q->stop, req->stop, req->n_stop * sizeof *q->stop);
     q->n_stop = req->n_stop;
+    uint32_t most = q->n_max - q->n_prompt;
+    q->n_resumed = req->n_resumed < most ? (uint32_t)req->n_resumed : most;
+    if (q->n_resumed) memcpy(q->tokens + q->n_prompt, req->resumed, q->n_resumed * sizeof *q->tokens);
+    q->n_known += q->n_resumed;
+    q->resumed_stop = req->resumed_stop;
     q->sampler = req->sampler;
     q->n_top = req->n_top < DIL_GEN_TOP_MAX ? req->n_top : DIL_GEN_TOP_MAX;
     q->fn = fn;

@@ -459,6 +459,37 @@ static void generation_ends_where_the_context_does_and_at_a_stop(void **state)
     dil_runner_close(r);
 }
 
+static void an_earlier_run_is_told_again_and_goes_on(void **state)
+{
+    (void)state;
+    fake *f;
+    dil_runner *r = runner_of(&f, 2, 2, 8);
+    int32_t text[40] = {1, 2, 3}, out[40];
+    for (uint32_t i = 3; i < 40; i++) text[i] = oracle(text, i);
+    uint32_t n;
+    dil_gen_event done;
+    dil_err err;
+    dil_gen_req req = {.prompt = text, .n_prompt = 3, .max_tokens = 30, .resumed = text + 3, .n_resumed = 12};
+    assert_int_equal(dil_runner_generate(r, &req, out, &n, &done, &err), DIL_OK);
+    assert_int_equal(n, 30);
+    assert_memory_equal(out, text + 3, 30 * sizeof *out);
+    assert_int_equal(done.finish, DIL_FINISH_LENGTH);
+    unsigned works = atomic_load(&f->n_works);
+    req.n_resumed = 30; /* all of it was there, and one where it had stopped */
+    assert_int_equal(dil_runner_generate(r, &req, out, &n, &done, &err), DIL_OK);
+    assert_int_equal(n, 30);
+    req.n_resumed = 7;
+    req.resumed_stop = true;
+    assert_int_equal(dil_runner_generate(r, &req, out, &n, &done, &err), DIL_OK);
+    assert_int_equal(n, 7);
+    assert_int_equal(done.finish, DIL_FINISH_STOP);
+    req.n_resumed = 0;
+    assert_int_equal(dil_runner_generate(r, &req, out, &n, &done, &err), DIL_OK);
+    assert_int_equal(n, 0);
+    assert_int_equal(atomic_load(&f->n_works), works);
+    dil_runner_close(r);
+}
+
 static void closing_ends_what_runs(void **state)
 {
     (void)state;
@@ -489,6 +520,7 @@ int main(void)
         cmocka_unit_test(a_loss_costs_no_token_in_fixed_shapes),
         cmocka_unit_test(what_cannot_be_served_is_refused),
         cmocka_unit_test(generation_ends_where_the_context_does_and_at_a_stop),
+        cmocka_unit_test(an_earlier_run_is_told_again_and_goes_on),
         cmocka_unit_test(closing_ends_what_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -366,5 +366,6 @@ void dil__api_req_fini(dil__api_req *r)
 {
     json_decref(r->doc);
     dil_arena_free(r->arena);
+    dil__retry_leave(r->retry);
     *r = (dil__api_req){0};
 }

@@ -3,6 +3,8 @@
 #ifndef DIL_SERVE_API_H
 #define DIL_SERVE_API_H
 
+#include "serve/retry.h"
+
 #include <dilemma/runner.h>
 #include <dilemma/tokenizer.h>
 
@@ -38,6 +40,7 @@ typedef struct dil__api_req {
     bool stream, stream_usage;
     uint32_t n;                                 /* answers asked for, 1 to DIL_API_CHOICES_MAX */
     bool logprobs; uint32_t n_top;              /* the tokens' probabilities, and those of so many alternatives */
+    dil__retry_run *retry;                      /* with an Idempotency-Key: held; NULL: without */
     json_t *doc;                                /* owns the strings */
     dil_arena *arena;                           /* owns the lists */
 } dil__api_req;

@@ -110,6 +110,24 @@ static bool cannot_start(request *q, const dil__api_req *api, enum MHD_Result *r
     return true;
 }
 
+/* A request with an Idempotency-Key is looked up: what was generated for it before is answered again, and goes on. */
+static bool cannot_retry(request *q, dil__api_req *api, const dil_hash *body, enum MHD_Result *res)
+{
+    const char *key = MHD_lookup_connection_value(q->conn, MHD_HEADER_KIND, "Idempotency-Key");
+    dil_err err;
+    if (!key) return false;
+    if (api->n > 1 || api->logprobs) {
+        *res = dil__send_error(q, 400, api->n > 1 ? "n" : "logprobs", NULL, "with an Idempotency-Key there is one answer, without probabilities");
+        return true;
+    }
+    if (!api->seeded) randombytes_buf(&api->sampler.seed, sizeof api->sampler.seed);
+    api->seeded = true;
+    dil_status s = dil__retry_begin(q->s->retry, key, body->bytes, sizeof body->bytes, &api->sampler.seed, &api->retry, &err);
+    if (s == DIL_OK) return false;
+    *res = dil__send_error(q, s == DIL_EBUSY ? 409 : s == DIL_EUSAGE ? 422 : s == DIL_ELIMIT ? 400 : 503, NULL, "idempotency_key", err.text);
+    return true;
+}
+
 static enum MHD_Result start_job(request *q)
 {
     dil_server *s = q->s;
@@ -117,10 +135,11 @@ static enum MHD_Result start_job(request *q)
     dil__api_req api;
     const char *param;
     dil_status status = dil__api_parse(q->to->form, dil_buf_str(&q->body), q->body.len, &api, &param, &err);
+    dil_hash body = dil_hash_of(dil_buf_str(&q->body), q->body.len);
     dil_buf_fini(&q->body);
     if (status != DIL_OK) return dil__send_error(q, status == DIL_EMEMORY ? 503 : 400, param, NULL, err.text);
     enum MHD_Result res = MHD_NO;
-    if (cannot_start(q, &api, &res)) {
+    if (cannot_start(q, &api, &res) || cannot_retry(q, &api, &body, &res)) {
         dil__api_req_fini(&api);
         return res;
     }
@@ -413,6 +432,7 @@ dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *e
     int fd = -1;
     dil_status st = take_keys(s, o, err);
     if (st == DIL_OK) st = make_listener(o, s, &fd, err);
+    if (st == DIL_OK) st = dil__retry_open(o->retry_path, &s->retry, err);
     if (st == DIL_OK) st = dil__guard_open(DIL_SERVE_HEADERS_SEC, DIL_SERVE_BODY_SEC, &s->guard, err);
     if (st == DIL_OK) st = start_daemon(s, o, fd, err); /* fd is the daemon's from here on */
     if (st == DIL_OK) {
@@ -470,6 +490,7 @@ void dil_server_close(dil_server *s)
     }
     dil__guard_close(s->guard);
     if (s->attached && s->backend.free) s->backend.free(s->backend.ctx);
+    dil__retry_close(s->retry);
     pthread_mutex_destroy(&s->lock);
     free(s->key);
     free(s);

@@ -229,6 +229,7 @@ static void on_event(void *ctx, uint64_t id, const dil_gen_event *e)
     dil__job *j = c->job;
     bool last = e->kind != DIL_GEN_TOKEN, was_done;
     uint64_t cancel[DIL_API_CHOICES_MAX];
+    if (j->req.retry) dil__retry_note(j->req.retry, e);
     pthread_mutex_lock(&j->lock);
     was_done = j->done || c->finish;
     c->run_id = id;
@@ -301,6 +302,9 @@ static dil_status submit(dil__job *j, dil_err *err)
     uint32_t max_tokens = j->req.max_tokens ? j->req.max_tokens : openai_text ? 16 : state.n_ctx;
     dil_gen_req r = {.prompt = ids.id, .n_prompt = ids.n, .max_tokens = max_tokens ? max_tokens : 1, .sampler = j->req.sampler,
                      .stop = j->backend.stop, .n_stop = j->backend.n_stop, .n_top = j->req.n_top};
+    uint32_t n_resumed = 0;
+    if (j->req.retry) r.resumed = dil__retry_known(j->req.retry, &n_resumed, &r.resumed_stop);
+    r.n_resumed = n_resumed;
     j->answer.n_prompt = (uint32_t)ids.n;
     for (uint32_t i = 0; s == DIL_OK && i < j->n; i++) {
         r.sampler.seed = j->req.sampler.seed + i;

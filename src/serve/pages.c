@@ -14,7 +14,7 @@ void dil__send_headers(dil__request *q, struct MHD_Response *r, int http, const 
     MHD_add_response_header(r, "Content-Type", type);
     MHD_add_response_header(r, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(r, "X-Request-Id", q->id);
-    if (http == 429 || http == 503) MHD_add_response_header(r, "Retry-After", "1");
+    if (http == 409 || http == 429 || http == 503) MHD_add_response_header(r, "Retry-After", "1");
     if (http == 401) MHD_add_response_header(r, "WWW-Authenticate", "Bearer");
     if (http == 405) MHD_add_response_header(r, "Allow", strcmp(q->to->method, "GET") == 0 ? "GET, HEAD" : q->to->method);
     q->status = http;

@@ -45,6 +45,7 @@ struct dil_server {
     char why[DIL_ERR_TEXT_MAX]; /* why it is not ready, before a backend is attached */
     dil__backend backend;
     bool attached;
+    dil__retry *retry;          /* answers for retries */
     atomic_bool closing;
     size_t body_bytes;          /* of all requests being received */
     uint64_t n_responses[6];    /* by the status' first digit */
