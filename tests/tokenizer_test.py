@@ -26,7 +26,7 @@ PROGRAM = Path(os.environ["DILEMMA"]).parent / "model.tokenizer_test"
 DATA = Path(os.environ.get("DILEMMA_TEST_DATA", "/nonexistent"))
 MODEL = Path(os.environ.get("DILEMMA_TEST_MODEL", "/nonexistent"))
 LLAMA = Path(os.environ.get("DILEMMA_LLAMA_BIN", "/nonexistent"))
-TEMPLATES = Path(os.environ.get("DILEMMA_DEPS", "/nonexistent")) / "src/llama.cpp/models/templates"
+TEMPLATES = Path(os.environ.get("DILEMMA_TEMPLATES") or Path(os.environ.get("DILEMMA_DEPS", "/nonexistent")) / "src/llama.cpp/models/templates")
 TMP = Path(tempfile.mkdtemp(prefix="dilemma-tok-"))
 BOS, SPECIAL = 1, 2
 NORMAL, CONTROL, USER = 1, 3, 4
@@ -370,6 +370,72 @@ def chat(name, model, template, ref, kind):
     print(f"{name}: {len(CONVERSATIONS)} conversations compared")
 
 
+# Templates as the models' files have them; the long ones come with llama.cpp's source.
+MODEL_TEMPLATES = {
+    'llama2': "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% set system_message = false %}{% endif %}{% for message in loop_messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if loop.index0 == 0 and system_message != false %}{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}",
+    'mistral': "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}",
+    'mistral-v1': "{%- if messages[0]['role'] == 'system' %}\n    {%- set system_message = messages[0]['content'] %}\n    {%- set loop_messages = messages[1:] %}\n{%- else %}\n    {%- set loop_messages = messages %}\n{%- endif %}\n\n{{- bos_token }}\n{%- for message in loop_messages %}\n    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\n        {{- raise_exception('After the optional system message, conversation roles must alternate user/assistant/user/assistant/...') }}\n    {%- endif %}\n    {%- if message['role'] == 'user' %}\n        {%- if loop.first and system_message is defined %}\n            {{- ' [INST] ' + system_message + '\\n\\n' + message['content'] + ' [/INST]' }}\n        {%- else %}\n            {{- ' [INST] ' + message['content'] + ' [/INST]' }}\n        {%- endif %}\n    {%- elif message['role'] == 'assistant' %}\n        {{- ' ' + message['content'] + eos_token}}\n    {%- else %}\n        {{- raise_exception('Only user and assistant roles are supported, with the exception of an initial optional system message!') }}\n    {%- endif %}\n{%- endfor %}\n",
+    'zephyr': "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}",
+    'phi3': "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') %}{{'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n' + '<|assistant|>' + '\n'}}{% elif (message['role'] == 'assistant') %}{{message['content'] + '<|end|>' + '\n'}}{% endif %}{% endfor %}",
+    'phi3-system': "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'system') %}{{'<|system|>' + '\\n' + message['content'] + '<|end|>' + '\\n'}}{% elif (message['role'] == 'user') %}{{'<|user|>' + '\\n' + message['content'] + '<|end|>' + '\\n' + '<|assistant|>' + '\\n'}}{% elif message['role'] == 'assistant' %}{{message['content'] + '<|end|>' + '\\n'}}{% endif %}{% endfor %}",
+    'phi3-last': "{% for message in messages %}{% if message['role'] == 'system' %}{{'<|system|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'user' %}{{'<|user|>\n' + message['content'] + '<|end|>\n'}}{% elif message['role'] == 'assistant' %}{{'<|assistant|>\n' + message['content'] + '<|end|>\n'}}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}",
+    'phi4-mini': "{% for message in messages %}{% if message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}{% else %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}",
+    'gemma3': '{{ bos_token }}\n{%- if messages[0][\'role\'] == \'system\' -%}\n    {%- if messages[0][\'content\'] is string -%}\n        {%- set first_user_prefix = messages[0][\'content\'] + \'\\n\\n\' -%}\n    {%- else -%}\n        {%- set first_user_prefix = messages[0][\'content\'][0][\'text\'] + \'\\n\\n\' -%}\n    {%- endif -%}\n    {%- set loop_messages = messages[1:] -%}\n{%- else -%}\n    {%- set first_user_prefix = "" -%}\n    {%- set loop_messages = messages -%}\n{%- endif -%}\n{%- for message in loop_messages -%}\n    {%- if (message[\'role\'] == \'user\') != (loop.index0 % 2 == 0) -%}\n        {{ raise_exception("Conversation roles must alternate user/assistant/user/assistant/...") }}\n    {%- endif -%}\n    {%- if (message[\'role\'] == \'assistant\') -%}\n        {%- set role = "model" -%}\n    {%- else -%}\n        {%- set role = message[\'role\'] -%}\n    {%- endif -%}\n    {{ \'<start_of_turn>\' + role + \'\\n\' + (first_user_prefix if loop.first else "") }}\n    {%- if message[\'content\'] is string -%}\n        {{ message[\'content\'] | trim }}\n    {%- elif message[\'content\'] is iterable -%}\n        {%- for item in message[\'content\'] -%}\n            {%- if item[\'type\'] == \'image\' -%}\n                {{ \'<start_of_image>\' }}\n            {%- elif item[\'type\'] == \'text\' -%}\n                {{ item[\'text\'] | trim }}\n            {%- endif -%}\n        {%- endfor -%}\n    {%- else -%}\n        {{ raise_exception("Invalid content type") }}\n    {%- endif -%}\n    {{ \'<end_of_turn>\\n\' }}\n{%- endfor -%}\n{%- if add_generation_prompt -%}\n    {{\'<start_of_turn>model\\n\'}}\n{%- endif -%}\n',
+    'gemma': "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}",
+}
+LONG_TEMPLATES = {"gemma": "google-gemma-2-2b-it", "phi3.5": "microsoft-Phi-3.5-mini-instruct", "mistral-v3-tekken": "mistralai-Mistral-Nemo-Instruct-2407",
+                  "smollm3": "HuggingFaceTB-SmolLM3-3B", "qwen2.5": "Qwen-Qwen2.5-7B-Instruct", "qwen3": "Qwen-Qwen3-0.6B"}
+TALKS = [[("user", "Hi")], [("user", " two\n"), ("assistant", "\n an answer "), ("user", "'s and 3?")], [("system", " Be terse. "), ("user", "What is 2+2?")],
+         [("system", "no tools /no_think  "), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "\n\nd"), ("user", "e")],
+         [("system", ""), ("user", "")], [("assistant", "first"), ("user", "x")], [("user", "a"), ("user", "b")], [("user", "a"), ("assistant", "b")],
+         [("user", "q"), ("assistant", "<think>\nwhy\n</think>\n\nso"), ("user", "q2"), ("assistant", "<think>w</think>s"), ("assistant", "<think>z</think>y")],
+         [("system", "/think about it"), ("user", "\u00a0no\u3000 ")]]
+MARKS = ["[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+
+
+def model_templates(texts):
+    ref = Tokenizer(models.BPE())
+    ref.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), byte_level(use_regex=False)])
+    ref.train_from_iterator(PAGE, trainers.BpeTrainer(vocab_size=900, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    state = json.loads(ref.to_str())["model"]
+    tokens = [t for t, _ in sorted(state["vocab"].items(), key=lambda kv: kv[1])]
+    found = dict(MODEL_TEMPLATES)
+    for kind, name in LONG_TEMPLATES.items():
+        if (TEMPLATES / f"{name}.jinja").exists():
+            found[kind] = (TEMPLATES / f"{name}.jinja").read_text("utf-8")
+    if len(found) < len(MODEL_TEMPLATES) + len(LONG_TEMPLATES) - 1:
+        skip("the templates of Qwen and others: they come with llama.cpp's source (tools/deps llama)")
+    for marked in (True, False):
+        special = ["<s>", "</s>"] + (MARKS if marked else ["<|im_start|>", "<|im_end|>"])
+        full = Tokenizer.from_str(ref.to_str())
+        full.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+        for kind, text in found.items():
+            path = write_gguf("template", "smaug-bpe", tokens + special, [NORMAL] * len(tokens) + [CONTROL] * len(special), [" ".join(m) for m in state["merges"]], text,
+                              bos=len(tokens), eos=len(tokens) + 1)
+            conversations(kind, path, text, full)
+
+
+def conversations(kind, path, text, ref):
+    def refuse(why):
+        raise ValueError(why)
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    env.globals["raise_exception"] = refuse
+    for talk in TALKS:
+        if ref.token_to_id("<think>") is not None and any("<think>" in c for _, c in talk):
+            continue  # what a user writes never becomes a mark; the reference reads it as one
+        try:
+            rendered = env.from_string(text).render(messages=[{"role": r, "content": c} for r, c in talk], add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
+            want = ref.encode(rendered, add_special_tokens=False).ids
+        except ValueError:
+            want = None
+        code, lines, note = run(path, [(ord("N"), ""), (ord("C"), "".join(f"{r}\0{c}\0" for r, c in talk))])
+        if lines[:1] != [kind]:
+            return fail(f"template {kind}: recognised as {lines[:1]} {note}")
+        got = [int(x) for x in lines[1].split()] if code == 0 else None
+        if want != got:
+            fail(f"template {kind}: {talk}\n  ours      {got and ref.decode(got, skip_special_tokens=False)!r} {note}\n  reference {want and rendered!r}")
+
+
 # --- SentencePiece -----------------------------------------------------------------------------------------------------------
 
 class Pieces:
@@ -430,6 +496,8 @@ def gemma(texts):
 
 
 def main():
+    if sys.argv[1:] == ["templates"]:
+        return model_templates([]) or failures
     given = data_texts()
     texts = PAGE + random_texts(3000) + every_character() + given
     opt(texts)
@@ -438,6 +506,7 @@ def main():
     llama2(texts)
     gemma(texts)
     split_families(texts)
+    model_templates(texts)
     if skipped:
         print(f"{len(skipped)} SKIPPED, see above")
     print("FAILED" if failures else "passed", f"({failures} differences)")

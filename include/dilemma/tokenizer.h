@@ -57,12 +57,15 @@ int32_t dil_tokenizer_find(const dil_tokenizer *t, const char *piece, size_t len
 
 /* Chat. The template is recognised from the model's own text; DIL_EUNSUPPORTED when unknown (never guessed). */
 typedef struct dil_chat_msg { const char *role, *content; size_t content_len; } dil_chat_msg;
-const char *dil_chat_template_name(const dil_tokenizer *t); /* "chatml", "llama3", "llama3.1"; NULL: none recognised */
+/* chatml (SmolLM2, Qwen2), qwen2.5, qwen3, smollm3, llama2, llama3, llama3.1, mistral, mistral-v1, mistral-v3, mistral-v3-tekken, zephyr
+ * (TinyLlama), gemma, gemma3, phi3, phi3-system, phi3-last, phi3.5, phi4-mini; NULL: none recognised. Thinking models think: their
+ * templates' own default (SmolLM3 does not where the system message holds /no_think). */
+const char *dil_chat_template_name(const dil_tokenizer *t);
 /* Token ids of a conversation that the assistant answers next, BOS included where the template has it; roles and contents are
  * never read as special tokens. chatml puts the template's own system message first where the first message is not one.
  * llama3.1 dates the prompt 26 Jul 2024, its template's value where there is no clock, so that ids do not change by the day.
- * Errors   DIL_EUNSUPPORTED  no known template; roles "tool" and "ipython" in llama3.1
- *          DIL_EUSAGE        n is 0
+ * Errors   DIL_EUNSUPPORTED  no known template; roles "tool" and "ipython" where a template has a form for them
+ *          DIL_EUSAGE        n is 0; what the template itself refuses: turns out of order, a system message that it has no place for
  *          DIL_ELIMIT        contents of more than DIL_TOK_TEXT_MAX between two special tokens */
 dil_status dil_chat_tokenize(const dil_tokenizer *t, const dil_chat_msg *msgs, size_t n, dil_ids *out, dil_err *err);
 

@@ -1,13 +1,7 @@
 /* Chat templates. A template is a Jinja program; we run none. The text is brought to one form (comments, layout and quotes do not
  * count) and compared with the templates that we know; what is not exactly one of them is unsupported, because a guessed template
- * answers worse and nobody sees why.
- *
- * Rendering gives ids, not text: only the template's own special tokens become special ids, and everything between two of them is
- * tokenized as one run of plain text, so that words join over the seam between template and message as they do in the rendered text. */
+ * answers worse and nobody sees why. Rendering is chat_render.c's. */
 #include "model/chat.h"
-
-#include "model/tokenizer_impl.h"
-#include "model/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,45 +111,64 @@ static void skip_comment(scanner *c)
     c->at += 2;
 }
 
-/* Layout between two tags: nothing where Jinja drops it (a "-" on either side; the line end after a block and the indent before
- * one, as trim_blocks and lstrip_blocks say). Any other text would be output, and no template here has such. */
-static void skip_layout(scanner *c, size_t tag_end, bool after_block)
+static bool is_indent(char ch)
 {
-    size_t from = c->at;
-    while (c->at < c->len && is_blank(c->s[c->at])) c->at++;
-    if (c->at == from || c->at == c->len) {
-        /* Jinja drops one line end at the very end, and the loaders that wrote the files did the same to the text. */
-        c->ok &= c->at == from || c->at - from <= 2;
-        return;
+    return ch == ' ' || ch == '\t';
+}
+
+/* Text between two tags, as Jinja puts it out under trim_blocks and lstrip_blocks: without the line end behind a block and the indent
+ * before one, without any layout on the side of a "-", and without one line end at the very end. What is left is a literal. */
+static void scan_text(scanner *c, bool after_block, bool after_dash)
+{
+    size_t from = c->at, to;
+    while (c->at < c->len && !looking_at(c, "{%") && !looking_at(c, "{{") && !looking_at(c, "{#")) c->at++;
+    to = c->at;
+    bool last = to == c->len, next_block = !last && c->s[to + 1] != '{', next_dash = !last && to + 2 < c->len && c->s[to + 2] == '-';
+    if (after_block && !after_dash && from < to && c->s[from] == '\n') from++;
+    while (after_dash && from < to && is_blank(c->s[from])) from++;
+    if (last && from < to && c->s[to - 1] == '\n') to--;
+    while (next_dash && from < to && is_blank(c->s[to - 1])) to--;
+    size_t line = to;
+    while (line > from && is_indent(c->s[line - 1])) line--;
+    bool begins_line = line == 0 || c->s[line - 1] == '\n';
+    if (next_block && !next_dash && begins_line) to = line;
+    if (from >= to) return;
+    put(c, '{');
+    put(c, '{');
+    put(c, OPEN);
+    for (; from < to; from++) {
+        c->ok &= c->s[from] != OPEN && c->s[from] != CLOSE && c->s[from] != HOLE && c->s[from] != 0;
+        put(c, c->s[from]);
     }
-    bool stripped_left = tag_end >= 3 && from == tag_end && c->s[tag_end - 3] == '-';
-    bool stripped_right = c->len - c->at > 2 && c->s[c->at] == '{' && c->s[c->at + 2] == '-';
-    bool block_next = looking_at(c, "{%") || looking_at(c, "{#");
-    bool one_line = c->s[from] == '\n' && !memchr(c->s + from + 1, '\n', c->at - from - 1);
-    c->ok &= stripped_left || stripped_right || (after_block && one_line && (block_next || c->at == from + 1));
+    put(c, CLOSE);
+    put(c, '}');
+    put(c, '}');
 }
 
 /* Appends text in the one form; false for what no known template has. */
 static bool canonical(const char *text, size_t len, dil_buf *out)
 {
     scanner c = {text, len, 0, out, true};
-    size_t tag_end = 0;
-    bool after_block = false;
+    bool after_block = false, after_dash = false;
     while (c.ok) {
-        skip_layout(&c, tag_end, after_block);
+        scan_text(&c, after_block, after_dash);
         if (!c.ok || c.at >= len) break;
-        if (looking_at(&c, "{#")) {
-            skip_comment(&c);
-            after_block = true;
-        } else if (looking_at(&c, "{%") || looking_at(&c, "{{")) {
-            after_block = c.s[c.at + 1] == '%';
-            scan_tag(&c);
-        } else {
-            return false;
-        }
-        tag_end = c.at;
+        after_block = c.s[c.at + 1] != '{';
+        if (looking_at(&c, "{#")) skip_comment(&c);
+        else scan_tag(&c);
+        after_dash = c.ok && c.s[c.at - 3] == '-';
     }
     return c.ok;
+}
+
+bool dil__chat_form(const char *text, size_t len, dil_hash *out)
+{
+    dil_buf form;
+    dil_buf_init(&form, 2 * TEMPLATE_MAX);
+    bool ok = canonical(text, len, &form);
+    if (ok) *out = dil_hash_of(form.data, form.len);
+    dil_buf_fini(&form);
+    return ok;
 }
 
 /* --- the templates that we know -------------------------------------------------------------------------------------------- */
@@ -191,6 +204,22 @@ static const struct {
 } hashes[] = {
     {DIL__CHAT_LLAMA31, "3cf07e3b811f26054989faeac33328c7a76b3b05b5554379de2826a079eb760c"}, /* 3.1 and 3.3 */
     {DIL__CHAT_LLAMA31, "b86414162d14f967a2ea5c592a2fd4ffc164cff3e20b0edb3f00a6895cca5a09"}, /* 3.2 */
+    {DIL__CHAT_QWEN25, "5a70b342f1ea375665d2bb70bcbfa5a577724c380ed778e8008363f3cb02ee7c"}, /* Qwen2.5 */
+    {DIL__CHAT_QWEN3, "b7c90f7330f5a2395420db0a5e36b06988dcac509b0b1699f9c79086dd07c1d8"}, /* Qwen3 */
+    {DIL__CHAT_SMOLLM3, "e5b63b88e4cb51fbe5f2fca1f5f44fb45c6156299335b198d90e6b8674dddb1b"}, /* SmolLM3, without a date */
+    {DIL__CHAT_LLAMA2, "98c2639fd61afd920f77c9ff13259f497dca2615dff826bbac747a639c0893c8"}, /* Llama 2 */
+    {DIL__CHAT_MISTRAL, "3f963acb102c7af6b827413a5ccbcefbc3c56bcba553cd220dd6f299e88194bc"}, /* Mistral 0.1, 0.2 */
+    {DIL__CHAT_MISTRAL_V1, "61648a9f61d797b6c6df6185803c4e995369991c9529dc9e2dea3001666ef972"}, /* Mistral 0.2 with a system message */
+    {DIL__CHAT_MISTRAL_V3, "6f8119c8baa03cb9079fb4f3d1c6b200c0283e888eb74baaa031a37d076f0828"}, /* Mistral 0.3 */
+    {DIL__CHAT_TEKKEN, "adce0e27fff6a27f92cc8793ed539c60648ce39e1bd698f1e4f7e6a171f2d643"}, /* Mistral Nemo */
+    {DIL__CHAT_ZEPHYR, "c2c8c6808b1efc4dab2820b24ec4a96dd32879fca7852d8ed1a32b1d178bf11e"}, /* Zephyr, TinyLlama */
+    {DIL__CHAT_GEMMA, "1446389cc5565eba5d6b06ab63a577871f8b04837ab4b61ba8446abad16bd209"}, /* Gemma 1, 2 */
+    {DIL__CHAT_GEMMA3, "a657d055046b67b1bf34cb899195450b8b23d80c62e816f870788b98d30fdb27"}, /* Gemma 3 */
+    {DIL__CHAT_PHI3, "c316b5f55ddba14fd77a2658b5d05f2865aa11df68625a57636c027fa6875bf8"}, /* Phi-3-mini */
+    {DIL__CHAT_PHI3_SYSTEM, "881a8950b28c916f33b3b4249859657ccadcc73a2bd09d18d50621dff1dcde8a"}, /* Phi-3-mini, later */
+    {DIL__CHAT_PHI35, "78d4855c18e2aea5710d484582f28f3e3d38f535d2485d089a4935cd1fec523d"}, /* Phi-3.5-mini */
+    {DIL__CHAT_PHI3_LAST, "b3aef14a13766dc2a1fa4d3ef7aa98cd5a48c1d20ba8bb1d4e7b8b05881ca14b"}, /* Phi-3-mini, the last */
+    {DIL__CHAT_PHI4_MINI, "40cc12f92dcb69877c1c13e6b500b0bf63b4a06339e15092dac675f3c578d894"}, /* Phi-4-mini */
 };
 
 /* Is text the pattern, with any string in the place of its hole? hole and hole_len name it where there is one. */
@@ -259,145 +288,11 @@ void dil__chat_fini(dil__chat *c)
 
 const char *dil__chat_name(const dil__chat *c)
 {
-    static const char *const names[] = {[DIL__CHAT_CHATML] = "chatml", [DIL__CHAT_LLAMA3] = "llama3", [DIL__CHAT_LLAMA31] = "llama3.1"};
+    static const char *const names[] = {
+        [DIL__CHAT_CHATML] = "chatml",         [DIL__CHAT_LLAMA3] = "llama3",         [DIL__CHAT_LLAMA31] = "llama3.1",  [DIL__CHAT_QWEN25] = "qwen2.5",
+        [DIL__CHAT_QWEN3] = "qwen3",           [DIL__CHAT_SMOLLM3] = "smollm3",       [DIL__CHAT_LLAMA2] = "llama2",     [DIL__CHAT_MISTRAL] = "mistral",
+        [DIL__CHAT_MISTRAL_V1] = "mistral-v1", [DIL__CHAT_MISTRAL_V3] = "mistral-v3", [DIL__CHAT_TEKKEN] = "mistral-v3-tekken",
+        [DIL__CHAT_ZEPHYR] = "zephyr",         [DIL__CHAT_GEMMA] = "gemma",           [DIL__CHAT_GEMMA3] = "gemma3",     [DIL__CHAT_PHI3] = "phi3",
+        [DIL__CHAT_PHI3_SYSTEM] = "phi3-system", [DIL__CHAT_PHI3_LAST] = "phi3-last", [DIL__CHAT_PHI35] = "phi3.5",        [DIL__CHAT_PHI4_MINI] = "phi4-mini"};
     return c->kind == DIL__CHAT_NONE ? NULL : names[c->kind];
-}
-
-/* --- rendering ------------------------------------------------------------------------------------------------------------- */
-
-typedef struct renderer {
-    dil__tokenizing run;
-    dil_buf plain; /* text since the last special token */
-    dil_status status;
-    dil_err *err;
-} renderer;
-
-static void add_text(renderer *r, const char *s, size_t len)
-{
-    if (r->status == DIL_OK && !dil_buf_append(&r->plain, s, len))
-        r->status = dil_fail(r->err, DIL_ELIMIT, "a conversation of more than %u bytes", DIL_TOK_TEXT_MAX);
-}
-
-static void add_id(renderer *r, int32_t id)
-{
-    if (r->status == DIL_OK && r->plain.len)
-        r->status = dil__tokenizing_text(&r->run, (const char *)r->plain.data, r->plain.len, false, r->err);
-    r->plain.len = 0;
-    if (r->status == DIL_OK && id >= 0) r->status = dil__ids_push(&r->run.ids, id, r->err);
-}
-
-static void add_special(renderer *r, const char *name)
-{
-    size_t len = strlen(name), found = 0;
-    int32_t id = dil__vocab_added(&r->run.t->vocab, name, len, true, &found);
-    if (r->status == DIL_OK && (id < 0 || found != len))
-        r->status = dil_fail(r->err, DIL_EUNSUPPORTED, "the chat template uses %s, which is no special token of this vocabulary", name);
-    add_id(r, id);
-}
-
-/* Jinja's trim: Python's str.strip. */
-static void trim(const char **s, size_t *len)
-{
-    uint32_t cp = 0;
-    size_t n;
-    while ((n = dil__utf8_get(*s, *len, &cp)) > 0 && dil__utf8_is_py_space(cp)) {
-        *s += n;
-        *len -= n;
-    }
-    for (size_t end = *len; end > 0; *len = end) {
-        size_t at = end - 1;
-        while (at > 0 && end - at < 4 && ((uint8_t)(*s)[at] & 0xC0) == 0x80) at--;
-        if (dil__utf8_get(*s + at, end - at, &cp) != end - at || !dil__utf8_is_py_space(cp)) break;
-        end = at;
-    }
-}
-
-static void chatml_message(renderer *r, const char *role, const char *s, size_t len)
-{
-    add_special(r, "<|im_start|>");
-    add_text(r, role, strlen(role));
-    add_text(r, "\n", 1);
-    add_text(r, s, len);
-    add_special(r, "<|im_end|>");
-    add_text(r, "\n", 1);
-}
-
-static void chatml(renderer *r, const dil_chat_msg *msgs, size_t n)
-{
-    const dil__chat *c = &r->run.t->chat;
-    if (c->system && strcmp(msgs[0].role, "system") != 0) chatml_message(r, "system", c->system, c->system_len);
-    for (size_t i = 0; i < n; i++) chatml_message(r, msgs[i].role, msgs[i].content, msgs[i].content_len);
-    add_special(r, "<|im_start|>");
-    add_text(r, "assistant\n", 10);
-}
-
-static void llama3_header(renderer *r, const char *role)
-{
-    add_special(r, "<|start_header_id|>");
-    add_text(r, role, strlen(role));
-    add_special(r, "<|end_header_id|>");
-    add_text(r, "\n\n", 2);
-}
-
-static void llama3_message(renderer *r, const dil_chat_msg *m)
-{
-    const char *s = m->content;
-    size_t len = m->content_len;
-    trim(&s, &len);
-    llama3_header(r, m->role);
-    add_text(r, s, len);
-    add_special(r, "<|eot_id|>");
-}
-
-static void llama3(renderer *r, const dil_chat_msg *msgs, size_t n)
-{
-    add_id(r, r->run.t->bos);
-    for (size_t i = 0; i < n; i++) llama3_message(r, &msgs[i]);
-    llama3_header(r, "assistant");
-}
-
-/* The date is the template's own for a host without a clock: the same prompt has the same ids on any day. */
-static void llama31(renderer *r, const dil_chat_msg *msgs, size_t n)
-{
-    static const char dates[] = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
-    add_id(r, r->run.t->bos);
-    llama3_header(r, "system");
-    add_text(r, dates, sizeof dates - 1);
-    size_t first = strcmp(msgs[0].role, "system") == 0;
-    if (first) {
-        const char *s = msgs[0].content;
-        size_t len = msgs[0].content_len;
-        trim(&s, &len);
-        add_text(r, s, len);
-    }
-    add_special(r, "<|eot_id|>");
-    for (size_t i = first; i < n; i++) {
-        if (r->status == DIL_OK && (strcmp(msgs[i].role, "tool") == 0 || strcmp(msgs[i].role, "ipython") == 0))
-            r->status = dil_fail(r->err, DIL_EUNSUPPORTED, "message %zu: role \"%s\": tool calls are not supported", i, msgs[i].role);
-        llama3_message(r, &msgs[i]);
-    }
-    llama3_header(r, "assistant");
-}
-
-const char *dil_chat_template_name(const dil_tokenizer *t)
-{
-    return dil__chat_name(&t->chat);
-}
-
-dil_status dil_chat_tokenize(const dil_tokenizer *t, const dil_chat_msg *msgs, size_t n, dil_ids *out, dil_err *err)
-{
-    if (t->chat.kind == DIL__CHAT_NONE)
-        return dil_fail(err, DIL_EUNSUPPORTED, "this model has no chat template that we know (chatml, llama3, llama3.1); use plain completions");
-    if (n == 0) return dil_fail(err, DIL_EUSAGE, "a conversation without messages");
-    renderer r = {.run = {.t = t}, .status = DIL_OK, .err = err};
-    dil_buf_init(&r.plain, DIL_TOK_TEXT_MAX);
-    switch (t->chat.kind) {
-    case DIL__CHAT_CHATML: chatml(&r, msgs, n); break;
-    case DIL__CHAT_LLAMA3: llama3(&r, msgs, n); break;
-    default: llama31(&r, msgs, n); break;
-    }
-    add_id(&r, -1);
-    dil_buf_fini(&r.plain);
-    dil__tokenizing_end(&r.run, r.status, out);
-    return r.status;
 }

@@ -11,7 +11,7 @@
 
 /* Names that end a generation in the families that we know, whatever eos says: models stop with <|im_end|> although their eos is
  * <|endoftext|>, and the other way round. */
-static const char *const eog_names[] = {"<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", NULL};
+static const char *const eog_names[] = {"<|endoftext|>", "<|im_end|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", NULL};
 
 static dil_status check_id(const char *key, int64_t id, uint32_t n, int32_t *out, dil_err *err)
 {

@@ -464,8 +464,25 @@ static int print_ids(const char *model, const char *records)
     return dil_status_exit(s);
 }
 
+/* The form's hash of each template in a file, for the table in chat.c. */
+static int print_form(const char *file)
+{
+    dil_buf text;
+    dil_hash h;
+    dil_err err;
+    char hex[2 * DIL_HASH_BYTES + 1];
+    dil_buf_init(&text, 1 << 20);
+    if (dil_file_read(file, &text, &err) != DIL_OK) return 1;
+    bool ok = dil__chat_form((const char *)text.data, text.len, &h);
+    dil_hash_hex(&h, hex);
+    printf("%s\n", ok ? hex : "no form");
+    dil_buf_fini(&text);
+    return ok ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--form") == 0) return print_form(argv[2]);
     if (argc == 4 && strcmp(argv[1], "--ids") == 0) return print_ids(argv[2], argv[3]);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(merges_go_by_rank_then_from_the_left),
