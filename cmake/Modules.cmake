@@ -63,6 +63,10 @@ dil_module(netlab PkgConfig::JANSSON)
 dil_module(net PkgConfig::ZMQ PkgConfig::SODIUM PkgConfig::JANSSON)
 dil_module(serve PkgConfig::MICROHTTPD PkgConfig::CURL PkgConfig::JANSSON)
 
+dil_embed(serve web/index.html dil__web_index)
+dil_embed(serve web/app.js dil__web_script)
+dil_embed(serve web/style.css dil__web_style)
+
 add_library(dilemma_lib STATIC ${DIL_OBJECTS})
 set_target_properties(dilemma_lib PROPERTIES OUTPUT_NAME dilemma)
 target_include_directories(dilemma_lib PUBLIC include)

@@ -2,6 +2,7 @@
  * also go through the text assembler, whose output must not depend on the cuts. */
 #include "serve/api.h"
 #include "serve/textout.h"
+#include "serve/whatif.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         if (dil__api_parse((dil__api_form)form, (const char *)data, len, &q, &param, &err) != DIL_OK) continue;
         check(&q);
         dil__api_req_fini(&q);
+    }
+    dil_cluster_node nodes[2] = {{.name = "a"}, {.name = "b"}};
+    dil_cluster c = {.nodes = nodes, .n_nodes = 2};
+    dil__whatif w;
+    const char *wrong;
+    if (dil__whatif_parse((const char *)data, len, &c, &w, &wrong, NULL) == DIL_OK) {
+        if (!(w.max_ratio > 0) || !(w.max_kl >= 0) || w.points > DIL_WHATIF_POINTS_MAX || w.n_without > 64) abort();
+        dil__whatif_fini(&w);
     }
     if (len > 2000) return 0;
     dil_buf a, b;

@@ -11,6 +11,7 @@
 #ifndef DILEMMA_SERVE_H
 #define DILEMMA_SERVE_H
 
+#include <dilemma/plan.h>
 #include <dilemma/runner.h>
 #include <dilemma/tokenizer.h>
 
@@ -47,6 +48,9 @@ typedef struct dil_serve_model { /* what Ollama's clients are told; 0 and NULL: 
     uint64_t n_bytes, n_params, n_ctx;
 } dil_serve_model;
 void dil_server_set_model(dil_server *s, const dil_serve_model *m); /* before attaching */
+/* What the web page shows, and with the profile what its question "what if" plans from. Each may be NULL; borrowed until
+ * dil_server_close. */
+void dil_server_set_plan(dil_server *s, const dil_plan *plan, const dil_cluster *cluster, const dil_profile *profile);
 /* Both are borrowed until dil_server_close. Once. */
 dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err);
 void dil_server_close(dil_server *s); /* cancels what runs; then the runner may be closed */

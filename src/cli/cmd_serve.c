@@ -44,13 +44,14 @@ static dil_plan *newer_plan(dil_plan *given, const char *path)
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
-    const char *name = NULL, *plan = NULL, *cluster = NULL, *key_file = NULL, *speculate = NULL;
+    const char *name = NULL, *plan = NULL, *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL;
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
         {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "the model, GGUF (required); with --plan the one that the plan made"},
         {.name = "--plan", .kind = DIL_CLI_STR, .out = &plan, .arg = "FILE", .help = "over the nodes of this plan (default: in this process)"},
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "FILE", .help = "the nodes' addresses and keys; with --plan"},
+        {.name = "--profile", .kind = DIL_CLI_STR, .out = &profile, .arg = "FILE", .help = "the plan's measurements, for the web page's \"what if\"; with --plan"},
         {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "this coordinator's key pair (dilemma keys path)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys and encryption"},
         {.name = "--deterministic", .kind = DIL_CLI_FLAG, .out = &v.deterministic, .help = "compute in fixed shapes: the same text however requests meet"},
@@ -80,6 +81,7 @@ static int run(int argc, char **argv)
     if (status >= 0) return status;
     if (!v.model) return dil_cli_usage("serve: --model FILE is missing");
     if (!v.tls_cert_file != !v.tls_key_file) return dil_cli_usage("serve: --tls-cert and --tls-key go together");
+    if (profile && !plan) return dil_cli_usage("serve: --profile goes with --plan");
     if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
     if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
     char model_name[128];
@@ -106,11 +108,15 @@ static int run(int argc, char **argv)
         p = newer_plan(p, kept);
     }
     if (plan && s == DIL_OK) s = dil_cluster_read(cluster, &c, &err);
+    dil_profile *prof = NULL;
+    if (profile && s == DIL_OK) s = dil_profile_read(profile, &prof, &err);
+    v.profile = prof;
     v.plan = p;
     v.cluster = c;
     if (s == DIL_OK) s = dil_cli_serving_run(&v, &err);
     dil_plan_free(p);
     dil_cluster_free(c);
+    dil_profile_free(prof);
     return s == DIL_OK ? 0 : dil_cli_fail("serve", &err);
 }
 

@@ -38,7 +38,7 @@ static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
     size_t n = strlen(name);
     if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) name[n - 5] = 0;
     dil_cli_serving v = {.model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
-                         .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .key = p->key};
+                         .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .profile = p->profile, .key = p->key};
     return dil_cli_serving_run(&v, err);
 }
 

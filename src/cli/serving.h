@@ -22,6 +22,7 @@ typedef struct dil_cli_serving {
     const char *plan_path;             /* the plan that runs is kept there when it is another one; NULL: not */
     const dil_plan *plan;              /* NULL: in this process */
     const dil_cluster *cluster;
+    const dil_profile *profile;        /* for the page's "what if"; may be NULL */
     const dil_keypair *key;            /* NULL: nodes without keys */
 } dil_cli_serving;
 

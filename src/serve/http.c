@@ -325,6 +325,7 @@ static void completed(void *cls, struct MHD_Connection *conn, void **con_cls, en
     dil__guard_phase(q->guarded, DIL_GUARD_IDLE);
     log_request(q, why);
     dil__job_leave(q->job);
+    dil__question_end(q);
     release_body(q);
     dil_buf_fini(&q->body);
     free(q);
@@ -426,6 +427,7 @@ dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *e
     dil_server *s = calloc(1, sizeof *s);
     if (!s) return dil_fail(err, DIL_EMEMORY, "http: no memory");
     pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->question_done, NULL);
     snprintf(s->model.name, sizeof s->model.name, "%s", o->model_name ? o->model_name : "model");
     snprintf(s->why, sizeof s->why, "starting");
     s->created_sec = dil_wall_ms() / 1000;
@@ -485,12 +487,14 @@ void dil_server_close(dil_server *s)
         if (fd != MHD_INVALID_SOCKET) close(fd);
         atomic_store(&s->closing, true);
         dil__guard_abort_jobs(s->guard); /* a daemon cannot stop while connections are suspended */
+        dil__questions_wait(s);
         dil__guard_drain(s->guard, 1000); /* for the 503s to get out; a client that does not read is cut */
         MHD_stop_daemon(s->daemon);
     }
     dil__guard_close(s->guard);
     if (s->attached && s->backend.free) s->backend.free(s->backend.ctx);
     dil__retry_close(s->retry);
+    pthread_cond_destroy(&s->question_done);
     pthread_mutex_destroy(&s->lock);
     free(s->key);
     free(s);

@@ -197,6 +197,11 @@ static enum MHD_Result page_show(dil__request *q)
 /* --- the table ------------------------------------------------------------------------------------------------------------------- */
 
 const dil__route dil__routes[] = {
+    {"GET", "/", true, dil__page_index, DIL_API_OPENAI_CHAT},
+    {"GET", "/app.js", true, dil__page_script, DIL_API_OPENAI_CHAT},
+    {"GET", "/style.css", true, dil__page_style, DIL_API_OPENAI_CHAT},
+    {"GET", "/dilemma/state", false, dil__page_state, DIL_API_OPENAI_CHAT},
+    {"POST", "/dilemma/whatif", false, dil__page_whatif, DIL_API_OPENAI_CHAT},
     {"GET", "/health", true, page_health, DIL_API_OPENAI_CHAT},
     {"GET", "/metrics", false, page_metrics, DIL_API_OPENAI_CHAT},
     {"GET", "/v1/models", false, page_models, DIL_API_OPENAI_CHAT},

@@ -15,6 +15,7 @@
 #define DIL__REQUEST_ID_MAX 65
 
 typedef struct dil__request dil__request;
+typedef struct dil__question dil__question; /* web.c */
 
 typedef struct dil__route {
     const char *method, *path; /* a path that ends in '/' takes one more word; "/" itself does not */
@@ -48,6 +49,11 @@ struct dil_server {
     dil__retry *retry;          /* answers for retries */
     atomic_bool closing;
     size_t body_bytes;          /* of all requests being received */
+    const dil_plan *plan;       /* for the web page; borrowed, may be NULL */
+    const dil_cluster *cluster;
+    const dil_profile *profile;
+    uint32_t plan_version, n_questions;
+    pthread_cond_t question_done;
     uint64_t n_responses[6];    /* by the status' first digit */
 };
 
@@ -66,6 +72,7 @@ struct dil__request {
     size_t reserved;         /* of s->body_bytes */
     int refused;             /* HTTP status to give at the end of the upload */
     dil__job *job;
+    dil__question *question;
 };
 
 void dil__server_state(dil_server *s, dil_runner_state *out);
@@ -73,6 +80,13 @@ enum MHD_Result dil__send(dil__request *q, int http, const char *type, dil_buf *
 enum MHD_Result dil__send_error(dil__request *q, int http, const char *param, const char *code, const char *message);
 enum MHD_Result dil__send_json(dil__request *q, int http, json_t *doc); /* takes doc over */
 void dil__send_headers(dil__request *q, struct MHD_Response *r, int http, const char *type);
+enum MHD_Result dil__page_index(dil__request *q);
+enum MHD_Result dil__page_script(dil__request *q);
+enum MHD_Result dil__page_style(dil__request *q);
+enum MHD_Result dil__page_state(dil__request *q);
+enum MHD_Result dil__page_whatif(dil__request *q);
+void dil__question_end(dil__request *q);
+void dil__questions_wait(dil_server *s); /* for the threads that answer; closing is set */
 bool dil__model_is(const dil_server *s, const char *name); /* Ollama's ":latest" is taken off */
 
 #endif
