@@ -33,6 +33,7 @@ typedef struct dil_profile_level {
     double bits;              /* a weight, over the linear tensors; NAN: not said */
     double damage_weight;     /* NAN: not measured */
     double damage_alone;      /* nats a token with this layer alone quantized (by alone_method); NAN: not measured */
+    double damage_run;        /* its share of what the kernels' rounding of activations adds, nats a token, whatever the weights; NAN: not measured */
     double damage_kl;         /* its share of a whole student's divergence, nats a token, what plans add up; NAN: not measured */
     double *decode_sec;       /* [n_nodes] a token at n_past cached tokens */
     double *prefill_sec;      /* [n_nodes] a prompt token within a batch */
@@ -51,7 +52,7 @@ typedef struct dil_profile_layer {
 typedef struct dil_profile_student {
     const char *method;       /* "rtn", "gptq", "layerwise": how it was quantized */
     double bits;              /* a weight, over all tensors */
-    double alone;             /* the sum of its levels' damage_alone */
+    double alone, run;        /* the sums of its levels' damage_alone and damage_run; run 0 where floats were measured */
     double kl, kl_stderr;     /* measured on the text kept apart; stderr NAN: not known */
     uint64_t tokens;
 } dil_profile_student;
@@ -89,7 +90,7 @@ dil_status dil_profile_parse(const char *what, const char *text, size_t len, dil
 dil_status dil_profile_write(const char *path, const dil_profile *p, dil_err *err);
 void dil_profile_free(dil_profile *p); /* only what read or parse made */
 
-/* Every damage_kl anew: damage_alone times what whole students of `method` were measured to be worth near that level's bits. Students of
+/* Every damage_kl anew: damage_run and damage_alone times what whole students of `method` were measured to be worth near that level's bits. Students of
  * alone_method give the course over the bits (layers' damages add up less and less truly as bits fall); students of the method itself its height;
  * before there is one, a usual ratio. docs/PLANNER.md has more. Levels without damage_alone stay. */
 void dil_profile_correct(dil_profile *p, const char *method);

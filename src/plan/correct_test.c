@@ -108,6 +108,27 @@ static void two_students_span_the_sizes_between(void **state)
     dil_profile_free(p);
 }
 
+static void rounding_of_activations_is_added_and_not_scaled(void **state)
+{
+    (void)state;
+    dil_err err = {0};
+    dil_profile *p = profile("{\"method\": \"layerwise\", \"bits\": 4, \"alone\": 0.1, \"run\": 0.004, \"kl\": 0.054}");
+    for (uint32_t l = 0; l < 3; l++)
+        for (uint32_t q = 0; q < 3; q++) p->layers[l].levels[q].damage_run = 0.001;
+    dil_profile_correct(p, "layerwise"); /* half of what is alone, and the activations' share */
+    for (int q = 0; q < 3; q++) assert_true(fabs(p->layers[1].levels[q].damage_kl - (0.5 * p->layers[1].levels[q].damage_alone + 0.001)) < 1e-12);
+    dil_plan *one = plan("b", "b", 0.15);
+    dil_profile_student m = {.method = "layerwise", .kl = 0.043, .kl_stderr = 0.001};
+    assert_int_equal(dil_plan_correct(p, one, &m, &err), DIL_OK);
+    assert_true(fabs(sum_of(p, 1, 1) - 0.043) < 1e-12 && fabs(p->students[1].run - 0.003) < 1e-12);
+    assert_true(p->layers[1].levels[0].damage_kl > 0.0019 && p->layers[1].levels[0].damage_kl < 0.0024); /* the share stays beside small damages */
+    m.kl = 0.002; /* less than the activations' share was measured to be: still met, all above zero */
+    assert_int_equal(dil_plan_correct(p, one, &m, &err), DIL_OK);
+    assert_true(fabs(sum_of(p, 1, 1) - 0.002) < 1e-12 && p->layers[1].levels[0].damage_kl > 0);
+    dil_plan_free(one);
+    dil_profile_free(p);
+}
+
 static void students_and_text_kept_apart_survive_writing(void **state)
 {
     (void)state;
@@ -151,7 +172,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_measured_plan_is_predicted_as_measured), cmocka_unit_test(plainly_rounded_models_give_each_size_its_ratio),
-        cmocka_unit_test(two_students_span_the_sizes_between), cmocka_unit_test(students_and_text_kept_apart_survive_writing),
+        cmocka_unit_test(two_students_span_the_sizes_between), cmocka_unit_test(rounding_of_activations_is_added_and_not_scaled), cmocka_unit_test(students_and_text_kept_apart_survive_writing),
         cmocka_unit_test(what_does_not_belong_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

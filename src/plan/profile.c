@@ -41,6 +41,7 @@ static dil_status check_level(const dil_profile *p, const dil_profile_level *q, 
     if (s == DIL_OK) s = check_damage(q->damage_weight, "weight", where, err);
     if (s == DIL_OK) s = check_damage(q->damage_kl, "kl", where, err);
     if (s == DIL_OK) s = check_damage(q->damage_alone, "alone", where, err);
+    if (s == DIL_OK) s = check_damage(q->damage_run, "run", where, err);
     if (s == DIL_OK && !isnan(q->bits) && !(q->bits >= 0 && q->bits <= BITS_MAX)) s = dil_fail(err, DIL_EFORMAT, "%s: \"bits\" is %g", where, q->bits);
     if (s == DIL_OK) s = check_secs(q->decode_sec, p->n_nodes, "decode_sec", where, err);
     if (s == DIL_OK) s = check_secs(q->prefill_sec, p->n_nodes, "prefill_sec", where, err);
@@ -85,7 +86,7 @@ static dil_status check_students(const dil_profile *p, const char *what, dil_err
     for (uint32_t i = 0; i < p->n_students && s == DIL_OK; i++) {
         const dil_profile_student *t = &p->students[i];
         s = dil__jsonfile_check_str(t->method, "method", what, false, DIL_NAME_MAX, err);
-        if (s == DIL_OK && !(t->bits > 0 && t->bits <= BITS_MAX && t->alone > 0 && t->alone <= DAMAGE_MAX && t->kl > 0 && t->kl <= DAMAGE_MAX))
+        if (s == DIL_OK && !(t->bits > 0 && t->bits <= BITS_MAX && t->alone > 0 && t->alone <= DAMAGE_MAX && t->run >= 0 && t->run <= DAMAGE_MAX && t->kl > 0 && t->kl <= DAMAGE_MAX))
             s = dil_fail(err, DIL_EFORMAT, "%s: students[%u]: bits %g, alone %g, kl %g: all are above 0", what, i, t->bits, t->alone, t->kl);
     }
     return s;
@@ -168,6 +169,7 @@ static dil_status read_damage(const json_t *o, const char *where, dil_profile_le
     if (s == DIL_OK) s = dil__json_num_or(damage, "weight", where, NAN, &q->damage_weight, err);
     if (s == DIL_OK) s = dil__json_num_or(damage, "kl", where, NAN, &q->damage_kl, err);
     if (s == DIL_OK) s = dil__json_num_or(damage, "alone", where, NAN, &q->damage_alone, err);
+    if (s == DIL_OK) s = dil__json_num_or(damage, "run", where, NAN, &q->damage_run, err);
     return s;
 }
 
@@ -309,6 +311,7 @@ static dil_status read_students(const json_t *doc, const char *what, dil_profile
         s = dil__jsonfile_str(o, "method", where, DIL_NAME_MAX, p->arena, &t->method, err);
         if (s == DIL_OK) s = dil__json_num_or(o, "bits", where, NAN, &t->bits, err);
         if (s == DIL_OK) s = dil__json_num_or(o, "alone", where, NAN, &t->alone, err);
+        if (s == DIL_OK) s = dil__json_num_or(o, "run", where, 0, &t->run, err);
         if (s == DIL_OK) s = dil__json_num_or(o, "kl", where, NAN, &t->kl, err);
         if (s == DIL_OK) s = dil__json_num_or(o, "kl_stderr", where, NAN, &t->kl_stderr, err);
         if (s == DIL_OK) s = dil__jsonfile_uint_or(o, "tokens", where, BYTES_MAX, 0, &t->tokens, err);
@@ -366,8 +369,8 @@ static json_t *level_json(const dil_profile *p, const dil_profile_level *q)
     json_t *o = json_pack("{s:s, s:o, s:I}", "name", q->name, "types", types, "bytes", (json_int_t)q->bytes);
     if (q->shared_bytes) json_object_set_new(o, "shared_bytes", json_integer((json_int_t)q->shared_bytes));
     if (q->bits > 0) json_object_set_new(o, "bits", json_real(q->bits));
-    json_object_set_new(o, "damage", json_pack("{s:o, s:o, s:o}", "weight", dil__json_real_or_null(q->damage_weight), "alone",
-                                               dil__json_real_or_null(q->damage_alone), "kl", dil__json_real_or_null(q->damage_kl)));
+    json_object_set_new(o, "damage", json_pack("{s:o, s:o, s:o, s:o}", "weight", dil__json_real_or_null(q->damage_weight), "alone",
+                                               dil__json_real_or_null(q->damage_alone), "run", dil__json_real_or_null(q->damage_run), "kl", dil__json_real_or_null(q->damage_kl)));
     json_object_set_new(o, "decode_sec", nums_json(q->decode_sec, p->n_nodes));
     json_object_set_new(o, "prefill_sec", nums_json(q->prefill_sec, p->n_nodes));
     return o;
@@ -386,7 +389,7 @@ static json_t *layer_json(const dil_profile *p, const dil_profile_layer *l)
 
 static json_t *student_json(const dil_profile_student *t)
 {
-    return json_pack("{s:s, s:f, s:f, s:f, s:o, s:I}", "method", t->method, "bits", t->bits, "alone", t->alone, "kl", t->kl, "kl_stderr",
+    return json_pack("{s:s, s:f, s:f, s:f, s:f, s:o, s:I}", "method", t->method, "bits", t->bits, "alone", t->alone, "run", t->run, "kl", t->kl, "kl_stderr",
                      dil__json_real_or_null(t->kl_stderr), "tokens", (json_int_t)t->tokens);
 }
 

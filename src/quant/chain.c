@@ -72,6 +72,12 @@ dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *wei
     return dil__link_open(c->arch, weights, layer, &o, out, err);
 }
 
+dil_status dil__chain_link_as_run(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err)
+{
+    dil__link_opts o = {.device = c->o.device, .n_threads = c->o.n_threads, .n_ctx = c->o.n_ctx};
+    return dil__link_open(c->arch, weights, layer, &o, out, err);
+}
+
 static dil_status step(dil__chain *c, dil__link *k, uint32_t chunk, const float *in, float *out, dil_err *err)
 {
     return dil__link_run(k, c->ids + (size_t)chunk * c->o.n_ctx, in, out, err);

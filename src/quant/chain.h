@@ -35,6 +35,8 @@ double dil__chain_loss(const dil__chain *c);        /* of the reference on them 
 
 /* One layer with these weights, for the calls below. */
 dil_status dil__chain_link(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err);
+/* The same run by the kernels of its types, whatever the chain computes with. */
+dil_status dil__chain_link_as_run(dil__chain *c, uint32_t layer, const dil_weights *weights, dil__link **out, dil_err *err);
 
 /* Mean over the first chunk's scored tokens of |h' - h|² / |h|², h the hidden state behind the layer (not the head). Cost: one layer's
  * pass of one chunk; an average over tokens of a square, it needs fewer of them than a divergence. */

@@ -116,6 +116,7 @@ static dil_status run(dil__profiler *p, dil_err *err)
     if (st == DIL_OK) p->feedback = p->feedback && dil__chain_decoder(p->chain);
     if (st == DIL_OK) st = dil__profiler_design(p, err);
     if (st == DIL_OK) st = dil__profiler_damage(p, err);
+    if (st == DIL_OK) st = dil__profiler_run(p, err);
     if (st == DIL_OK) st = dil__profiler_time(p, err);
     if (st == DIL_OK) st = dil__profiler_write(p, err);
     return st;

@@ -74,6 +74,15 @@ dil_status dil__profile_memory(const dil_arch *arch, const dil_stage_opts *opts,
     return st;
 }
 
+/* By its part of the model's weights; nothing at a level of floats. */
+static double share_of_run(const dil__profiler *p, const dil__kind *k, const dil__level *l)
+{
+    double mine = 0;
+    for (size_t r = 0; r < k->n_roles; r++)
+        if (dil_type_get(l->type[r])->is_quantized) mine += (double)k->tensor[k->role[r]].ne[0] * (double)k->tensor[k->role[r]].ne[1];
+    return p->run * mine / (double)dil_arch_n_params(&p->arch);
+}
+
 static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer, size_t q, dil_arena *a, dil_profile_level *out, dil_err *err)
 {
     const dil__kind *k = &p->kind[kind];
@@ -89,6 +98,7 @@ static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer
     out->name = l->name;
     out->bits = l->bits;
     out->damage_alone = out->damage_kl = p->kl[at];
+    out->damage_run = share_of_run(p, k, l);
     out->damage_weight = p->weight[at];
     out->decode_sec = k->decode_sec + q * n_nodes;
     out->prefill_sec = k->prefill_sec + q * n_nodes;

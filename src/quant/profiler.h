@@ -54,6 +54,7 @@ typedef struct dil__profiler {
     dil__variant *check_weights[DIL__CHECKS]; /* [n_layers] made while the blocks were measured; empty: to be made */
     uint32_t n_checks;
     uint32_t n_measured, n_interpolated;
+    double run;              /* divergence that rounding activations adds to a quantized model */
     double kl_to_loss;
 } dil__profiler;
 
@@ -66,6 +67,7 @@ dil_status dil__profiler_level(dil__profiler *p, uint32_t layer, size_t level, d
 
 dil_status dil__profiler_design(dil__profiler *p, dil_err *err);  /* levels of every kind */
 dil_status dil__profiler_damage(dil__profiler *p, dil_err *err);  /* kl, weight, checks */
+dil_status dil__profiler_run(dil__profiler *p, dil_err *err);     /* run, after damage */
 dil_status dil__profiler_time(dil__profiler *p, dil_err *err);    /* seconds of every kind */
 dil_status dil__profiler_write(dil__profiler *p, dil_err *err);
 
