@@ -68,6 +68,8 @@ const dil_hop *dil_problem_hop(const dil_problem *p, uint32_t from, uint32_t to)
 
 /* --- from measurements ------------------------------------------------------------------------------------------------ */
 
+typedef enum dil_objective { DIL_OBJECTIVE_DELAY, DIL_OBJECTIVE_THROUGHPUT } dil_objective;
+
 typedef struct dil_plan_options { /* dil_plan_options_default() fills it */
     uint32_t tokens_in, tokens_out; /* of one request; both >= 1 */
     uint32_t context;           /* cached tokens that must fit; 0: the profile's. At least tokens_in + tokens_out */
@@ -79,12 +81,15 @@ typedef struct dil_plan_options { /* dil_plan_options_default() fills it */
     double slack;               /* without a quality budget: damage at most (1 + slack) times the least possible */
     double rate;                /* requests a second that must be sustained; 0: not asked */
     double load_max;            /* of every node and link at that rate, 0 < load_max <= 1 */
+    dil_objective objective;    /* throughput: most requests a second at load_max; of the plans within DIL_THROUGHPUT_SLACK of that the
+                                   one of least delay. A rate must still be reached */
     const char *solver;         /* see dil_plan_solvers; NULL: "auto" */
     double limit_sec;           /* wall clock of the solver, > 0 */
     double gap;                 /* relative; a plan proved this close to the best is good enough. 0: 1e-3 */
     const char *export_path;    /* the problem whose plan is returned is written here first, as .lp or .mps; NULL: not */
     const dil_progress *progress; /* may be NULL */
 } dil_plan_options;
+#define DIL_THROUGHPUT_SLACK 0.005
 dil_plan_options dil_plan_options_default(void);
 
 /* The profile's nodes that are in the cluster become the problem's nodes, in the profile's order: node_of [n_nodes] (may be NULL)
@@ -96,7 +101,8 @@ dil_status dil_problem_from_profile(const dil_profile *profile, const dil_cluste
 
 /* --- solving ---------------------------------------------------------------------------------------------------------- */
 
-typedef enum dil_goal { DIL_GOAL_SEC, DIL_GOAL_DAMAGE } dil_goal;
+/* DIL_GOAL_LOAD: the busiest node, link or connection as little busy as can be; needs the problem's loads. */
+typedef enum dil_goal { DIL_GOAL_SEC, DIL_GOAL_DAMAGE, DIL_GOAL_LOAD } dil_goal;
 
 typedef struct dil_solve_options {
     const char *solver;       /* NULL: "auto" */
@@ -110,7 +116,7 @@ typedef struct dil_solve_options {
 typedef struct dil_solution {
     uint32_t n_layers;
     uint32_t *node, *level;   /* [n_layers] */
-    double objective;         /* seconds (damage with DIL_GOAL_DAMAGE), as dil_problem_check counts it */
+    double objective;         /* seconds (damage with DIL_GOAL_DAMAGE, load_max with DIL_GOAL_LOAD), as dil_problem_check counts it */
     double bound;             /* <= objective: proved for every assignment within the budgets */
     double gap;               /* (objective - bound) / objective, 0 where both are 0 */
     bool optimal;             /* gap within what was asked; false: the time limit came first, or the solver proves nothing */

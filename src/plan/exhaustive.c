@@ -23,7 +23,7 @@ static void leaf(search *x)
     const dil_problem *p = x->job->p;
     dil_use u;
     if (dil_problem_check(p, x->node, x->level, &u, NULL) != DIL_OK) return;
-    double cost = x->job->goal == DIL_GOAL_SEC ? u.sec : u.damage;
+    double cost = dil__goal_cost(&u, x->job->goal);
     if (cost >= x->best) return;
     x->best = cost;
     memcpy(x->job->node, x->node, p->n_layers * sizeof *x->node);
@@ -58,7 +58,8 @@ static void descend(search *x, uint32_t l, double cost, double damage, double fi
             x->node[l] = s;
             x->level[l] = q;
             x->bytes[s] += p->layer_bytes[lq];
-            descend(x, l + 1, cost + (x->job->goal == DIL_GOAL_SEC ? p->layer_sec[dil__cell(p, l, s, q)] : p->damage[lq]),
+            double own = x->job->goal == DIL_GOAL_SEC ? p->layer_sec[dil__cell(p, l, s, q)] : x->job->goal == DIL_GOAL_DAMAGE ? p->damage[lq] : 0;
+            descend(x, l + 1, cost + own,
                     damage + p->damage[lq], file + (p->file_bytes ? p->file_bytes[lq] : p->layer_bytes[lq]));
             x->bytes[s] -= p->layer_bytes[lq];
         }

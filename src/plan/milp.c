@@ -43,7 +43,8 @@ struct dil__milp {
     int *buffer, *once;           /* [S][n_sizes], [S][Q] */
     double *sizes;                     /* [n_sizes] the layers' buffers that differ, ascending, 0 left out */
     uint32_t n_sizes;
-    int chunk, first_elastic;
+    bool for_busiest; /* while the rows of the busiest one's load are laid */
+    int chunk, busiest, first_elastic;
     bool failed;
 };
 
@@ -147,6 +148,7 @@ static double x_cost(const dil__milp *m, uint32_t l, uint32_t s, uint32_t q)
     const dil_problem *p = m->p;
     if (m->shape.relax != DIL__BUDGET_NONE) return 0;
     if (m->shape.goal == DIL_GOAL_DAMAGE) return p->damage[(size_t)l * p->n_levels + q];
+    if (m->shape.goal == DIL_GOAL_LOAD) return 0;
     double sec = p->layer_sec[dil__cell(p, l, s, q)];
     if (l == 0) sec += p->source_sec[s];
     if (l == p->n_layers - 1) sec += p->sink_sec[s];
@@ -162,7 +164,7 @@ static double pick_scale(const dil__milp *m)
         double lo = INFINITY, hi = 0;
         for (uint32_t s = 0; s < p->n_nodes; s++) {
             for (uint32_t q = 0; q < p->level_count[l]; q++) {
-                double c = x_cost(m, l, s, q);
+                double c = m->shape.goal == DIL_GOAL_LOAD ? p->load[dil__cell(p, l, s, q)] : x_cost(m, l, s, q);
                 if (!isfinite(c)) continue;
                 if (c < lo) lo = c;
                 if (c > hi) hi = c;
@@ -213,6 +215,7 @@ static void add_others(dil__milp *m)
             m->once[(size_t)s * p->n_levels + q] = p->tied && q < p->level_count[0] ? add_col(m, 0, 1, false) : -1;
     }
     m->chunk = sec && p->chunk_weight > 0 && p->chunk_sec ? add_col(m, p->chunk_weight, INFINITY, false) : -1;
+    m->busiest = m->shape.goal == DIL_GOAL_LOAD && m->shape.relax == DIL__BUDGET_NONE ? add_col(m, 1, INFINITY, false) : -1;
     m->first_elastic = (int)m->cost.n;
     if (m->shape.relax == DIL__BUDGET_STORE) {
         for (uint32_t s = 0; s < p->n_nodes; s++) add_col(m, 1, INFINITY, false);
@@ -395,9 +398,15 @@ static void add_chunk_rows(dil__milp *m)
     }
 }
 
+/* A row of the busiest one's load, or of a budget. */
 static void begin_load_row(dil__milp *m)
 {
     double max = m->p->load_max;
+    if (m->busiest >= 0 && m->for_busiest) {
+        begin_row(m, 0, INFINITY);
+        put(m, m->busiest, 1);
+        return;
+    }
     begin_row(m, -INFINITY, max > 0 ? 1 : 0);
     if (m->shape.relax == DIL__BUDGET_LOAD) put(m, m->first_elastic, max > 0 ? -1 / max : -1);
 }
@@ -405,8 +414,8 @@ static void begin_load_row(dil__milp *m)
 static void add_load_rows(dil__milp *m)
 {
     const dil_problem *p = m->p;
-    if (isinf(p->load_max)) return;
-    double unit = p->load_max > 0 ? p->load_max : 1;
+    if (m->for_busiest ? m->busiest < 0 : isinf(p->load_max)) return;
+    double unit = m->for_busiest ? -1 / m->scale : p->load_max > 0 ? p->load_max : 1;
     for (uint32_t s = 0; p->load && s < p->n_nodes; s++) {
         m->now_tag = dil__tag(p, DIL__TAG_NODE, s);
         begin_load_row(m);
@@ -516,7 +525,10 @@ dil_status dil__milp_build(const dil_problem *p, const dil__milp_shape *shape, d
     add_sum_row(m, DIL__BUDGET_DAMAGE, p->damage_max);
     add_sum_row(m, DIL__BUDGET_FILE, p->file_bytes_max);
     add_chunk_rows(m);
-    add_load_rows(m);
+    for (int pass = 0; pass < 2; pass++) {
+        m->for_busiest = pass == 1;
+        add_load_rows(m);
+    }
     if (m->failed) {
         dil__milp_free(m);
         return dil_fail(err, DIL_ELIMIT, "milp: the model is beyond %d columns, %d nonzeros or the memory at hand", COLS_MAX, NONZEROS_MAX);

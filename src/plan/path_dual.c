@@ -43,8 +43,8 @@ void dil__px_price(px_core *c, const pf_prices *y) {
         for (size_t l = 0; l < L; l++)
             for (size_t q = 0; q < p->level_count[l]; q++) {
                 const size_t cell = dil__cell(p, (uint32_t)l, (uint32_t)s, (uint32_t)q);
-                double v = r->by_damage ? p->damage[l * Q + q] : p->layer_sec[cell];
-                if (chunk > 0) v += chunk * p->chunk_sec[cell];
+                double v = r->by_damage ? p->damage[l * Q + q] : r->by_load ? 0 : p->layer_sec[cell];
+                if (chunk > 0) v += chunk * r->chunk[cell];
                 if (load > 0) v += load * p->load[cell];
                 r->sec[(s * L + l) * Q + q] = v;
             }
@@ -74,7 +74,7 @@ static void set_units(dual *d) {
     for (int l = 0; r->chunk_weight > 0 && l < c->n_layers; l++) {
         double least = INFINITY;
         for (int s = 0; s < c->n_nodes; s++)
-            for (uint32_t q = 0; q < p->level_count[l]; q++) least = fmin(least, p->chunk_sec[dil__cell(p, (uint32_t)l, (uint32_t)s, q)]);
+            for (uint32_t q = 0; q < p->level_count[l]; q++) least = fmin(least, r->chunk[dil__cell(p, (uint32_t)l, (uint32_t)s, q)]);
         chunk += least;
     }
     d->unit[Z_DAMAGE] = c->damage_max > 0 ? c->damage_max : 1;
@@ -132,7 +132,7 @@ static bool evaluate(dual *d, const double *z, double *value) {
             file += c->file[l * Q + q];
             use[PF_BYTES] += px_bytes_on(c, v->node, l, q);
             if (p->load) use[PF_LOAD] += p->load[cell];
-            if (p->chunk_sec) use[PF_CHUNK] += p->chunk_sec[cell];
+            if (r->chunk_weight > 0) use[PF_CHUNK] += r->chunk[cell];
         }
     }
     memset(d->grad, 0, (size_t)d->n * sizeof *d->grad);

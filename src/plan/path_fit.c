@@ -68,7 +68,7 @@ static bool lay_hops(px_fit *f, const int *node) {
     const dil_problem *p = f->real->p;
     const int last = f->c->n_layers - 1;
     const bool load = p->load_max < INFINITY;
-    f->fixed = f->real->by_damage ? 0 : p->source_sec[node[0]] + p->sink_sec[node[last]];
+    f->fixed = f->real->by_damage || f->real->by_load ? 0 : p->source_sec[node[0]] + p->sink_sec[node[last]];
     f->link_chunk = 0;
     if (f->merged) {
         f->fixed = 0;
@@ -79,7 +79,7 @@ static bool lay_hops(px_fit *f, const int *node) {
         if (node[l] == node[l + 1]) continue;
         const dil_hop *h = dil_problem_hop(p, (uint32_t)node[l], (uint32_t)node[l + 1]);
         if (!h) return false;
-        if (!f->real->by_damage) f->fixed += l + 1 == last ? h->head_sec : h->sec;
+        if (!f->real->by_damage && !f->real->by_load) f->fixed += l + 1 == last ? h->head_sec : h->sec;
         double link = 0, chunk = 0, out = 0, in = 0;
         for (int k = 0; k < last; k++) {
             if (node[k] == node[k + 1]) continue;
@@ -91,7 +91,7 @@ static bool lay_hops(px_fit *f, const int *node) {
             if (same_to && p->in_load) in += share * p->in_load[node[l + 1]];
         }
         if (load && fmax(link, fmax(out, in)) > f->real->load_max) return false;
-        f->link_chunk = fmax(f->link_chunk, chunk);
+        f->link_chunk = fmax(f->link_chunk, f->real->by_load ? fmax(link, fmax(out, in)) : chunk);
     }
     return true;
 }
@@ -131,12 +131,12 @@ static bool lay_items(px_fit *f, const int *node) {
             double bytes = p->layer_bytes[lq];
             if (p->tied && l > 0 && l + 1 == c->n_layers && node[0] == node[l]) bytes -= p->shared_bytes[q];
             if (bytes > g->cap[PF_BYTES]) continue;
-            pf_item x = {.level = q, .cost = f->real->by_damage ? p->damage[lq] : p->layer_sec[cell]};
+            pf_item x = {.level = q, .cost = f->real->by_damage ? p->damage[lq] : f->real->by_load ? 0 : p->layer_sec[cell]};
             x.use[PF_DAMAGE] = f->cap_damage < INFINITY ? p->damage[lq] : 0;
             x.use[PF_FILE] = f->cap_file < INFINITY ? p->file_bytes ? p->file_bytes[lq] : p->layer_bytes[lq] : 0;
             x.use[PF_BYTES] = bytes;
             x.use[PF_LOAD] = p->load && f->real->load_max < INFINITY ? p->load[cell] : 0;
-            x.use[PF_CHUNK] = f->real->chunk_weight > 0 ? p->chunk_sec[cell] : 0;
+            x.use[PF_CHUNK] = f->real->chunk_weight > 0 ? f->real->chunk[cell] : 0;
             if (x.use[PF_DAMAGE] > f->cap_damage || x.use[PF_FILE] > f->cap_file || x.use[PF_LOAD] > g->cap[PF_LOAD]) continue;
             f->item[n++] = x;
         }
@@ -461,7 +461,7 @@ bool dil__px_fit_evaluate(const px_core *c, const int *node, const int *level, d
     }
     dil_use use;
     if (dil_problem_check(r->p, n, q, &use, NULL) != DIL_OK) return false;
-    *sec = r->by_damage ? use.damage : use.sec;
+    *sec = r->by_damage ? use.damage : r->by_load ? use.load_max : use.sec;
     *damage = r->by_damage ? 0 : use.damage;
     return true;
 }

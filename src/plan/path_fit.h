@@ -14,7 +14,9 @@ enum { PF_DAMAGE, PF_FILE, PF_BYTES, PF_LOAD, PF_CHUNK, PF_N };
 struct px_real {
     const dil_problem *p;
     bool by_damage;      /* the objective is damage, and crossing links is free */
+    bool by_load;        /* the objective is the busiest one's load: it stands in the place of the seconds a chunk, and seconds count nothing */
     double chunk_weight; /* 0: none */
+    const double *chunk; /* [L][S][Q] of the problem: chunk_sec, or load */
     double file_max, load_max;
     double *sec;         /* what px_core's sec points to */
     struct px_fit *fit;  /* workspace and the multipliers met last */

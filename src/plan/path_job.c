@@ -118,7 +118,7 @@ static dil_status answer(dil__job *job, px_plan *best, const px_report *r, dil_e
 dil_status dil__solve_path(dil__job *job, dil_err *err)
 {
     const dil_problem *p = job->p;
-    if (!is_bare(p)) return dil__px_solve_real(job, err);
+    if (!is_bare(p) || job->goal == DIL_GOAL_LOAD) return dil__px_solve_real(job, err);
     const double limit_sec = fmin(job->limit_sec, 1e9);
     const px_options o = {.gap = 0.1 * job->gap, .stop_at = -1, .deadline_ns = dil_now_ns() + (int64_t)(limit_sec * 1e9),
                           .n_threads = dil_cpu_count() < 2 ? 1 : 2, .progress = job->progress};

@@ -50,8 +50,8 @@ static void fill_hops(px_real_job *j) {
     for (size_t i = 0; i < S * S; i++) j->hop[i] = j->head_hop[i] = INFINITY;
     for (size_t s = 0; s < S; s++) {
         j->hop[s * S + s] = j->head_hop[s * S + s] = 0;
-        j->source[s] = j->by_damage && isfinite(p->source_sec[s]) ? 0 : p->source_sec[s];
-        j->sink[s] = j->by_damage && isfinite(p->sink_sec[s]) ? 0 : p->sink_sec[s];
+        j->source[s] = j->free_hops && isfinite(p->source_sec[s]) ? 0 : p->source_sec[s];
+        j->sink[s] = j->free_hops && isfinite(p->sink_sec[s]) ? 0 : p->sink_sec[s];
     }
     for (uint32_t i = 0; i < p->n_hops; i++) {
         const dil_hop *h = &p->hops[i];
@@ -62,7 +62,7 @@ static void fill_hops(px_real_job *j) {
             double load = h->load;
             if (p->out_load) load = fmax(load, p->out_load[h->from]);
             if (p->in_load) load = fmax(load, p->in_load[h->to]);
-            if (share[k] * load <= j->real.load_max) *to[k] = j->by_damage ? 0 : sec[k];
+            if (share[k] * load <= j->real.load_max) *to[k] = j->free_hops ? 0 : sec[k];
         }
     }
 }
@@ -104,8 +104,8 @@ void dil__px_allow(px_real_job *j, int level, int first, int last) {
         }
     for (uint32_t s = 0; s < p->n_nodes; s++) {
         const bool may = first < 0 || (int)s == first, may_end = last < 0 || (int)s == last;
-        j->source[s] = !may || isinf(p->source_sec[s]) ? INFINITY : j->by_damage ? 0 : p->source_sec[s];
-        j->sink[s] = !may_end || isinf(p->sink_sec[s]) ? INFINITY : j->by_damage ? 0 : p->sink_sec[s];
+        j->source[s] = !may || isinf(p->source_sec[s]) ? INFINITY : j->free_hops ? 0 : p->source_sec[s];
+        j->sink[s] = !may_end || isinf(p->sink_sec[s]) ? INFINITY : j->free_hops ? 0 : p->sink_sec[s];
     }
     j->core.home_bytes = home >= 0 ? j->home_bytes : NULL;
     j->core.home = home;
@@ -463,7 +463,10 @@ dil_status dil__px_solve_real(dil__job *job, dil_err *err) {
     px_real_job j = {.job = job, .p = p, .by_damage = job->goal == DIL_GOAL_DAMAGE};
     j.file_first = j.by_damage || p->damage_max == INFINITY;
     j.real = (px_real){.p = p, .by_damage = j.by_damage, .file_max = p->file_bytes_max * (1 + TOLERANCE), .load_max = p->load_max * (1 + TOLERANCE)};
-    if (!j.by_damage && p->chunk_sec) j.real.chunk_weight = p->chunk_weight;
+    j.real.by_load = job->goal == DIL_GOAL_LOAD;
+    j.free_hops = j.by_damage || j.real.by_load;
+    j.real.chunk = j.real.by_load ? p->load : p->chunk_sec;
+    if (!j.by_damage && j.real.chunk) j.real.chunk_weight = j.real.by_load ? 1 : p->chunk_weight;
     j.options = (px_options){.gap = 0.5 * job->gap, .stop_at = j.by_damage && job->cutoff > 0 ? job->cutoff : -1, .deadline_ns = dil_now_ns() + (int64_t)(limit_sec * 1e9), .n_threads = 1,
                              .progress = job->progress};
     if (!j.by_damage && !job->start_node) {

@@ -13,7 +13,7 @@ typedef struct px_case {
 typedef struct px_real_job {
     dil__job *job;
     const dil_problem *p;
-    bool by_damage, file_first; /* file_first: the core's damage is the file size */
+    bool by_damage, free_hops, file_first; /* file_first: the core's damage is the file size */
     px_real real;
     px_core core;
     double *bytes, *sec, *damage, *file, *store, *hop, *head_hop, *source, *sink, *extra,

@@ -28,8 +28,8 @@ static bool same_link(const dil_problem *p, int a, int b, int c, int d) {
 /* What a measured problem has beyond the core; seconds are the problem's, for the core's are priced. */
 static bool same_measured(const px_real *r, int a, int b) {
     const dil_problem *p = r->p;
-    const bool sec = !r->by_damage, load = p->load_max < INFINITY, chunk = sec && r->chunk_weight > 0;
-    if ((sec && !same_cells(p->layer_sec, p, a, b)) || (chunk && !same_cells(p->chunk_sec, p, a, b)) || (load && !same_cells(p->load, p, a, b))) return false;
+    const bool sec = !r->by_damage && !r->by_load, load = r->by_load || p->load_max < INFINITY, chunk = !r->by_damage && r->chunk_weight > 0;
+    if ((sec && !same_cells(p->layer_sec, p, a, b)) || (chunk && !same_cells(r->chunk, p, a, b)) || (load && !same_cells(p->load, p, a, b))) return false;
     if (load && p->out_load && p->out_load[a] != p->out_load[b]) return false;
     if (load && p->in_load && p->in_load[a] != p->in_load[b]) return false;
     if (!load && !chunk) return true;

@@ -13,6 +13,11 @@ static inline size_t dil__cell(const dil_problem *p, uint32_t layer, uint32_t no
     return ((size_t)layer * p->n_nodes + node) * p->n_levels + level;
 }
 
+static inline double dil__goal_cost(const dil_use *u, dil_goal goal)
+{
+    return goal == DIL_GOAL_SEC ? u->sec : goal == DIL_GOAL_DAMAGE ? u->damage : u->load_max;
+}
+
 /* A solver writes node and level [n_layers] and the proved bound; the caller has them checked and computes the objective itself.
  * `start` (may be NULL) is a plan within the budgets. DIL_EINFEASIBLE needs no text: the caller finds out what is short. */
 typedef struct dil__job {

@@ -32,7 +32,7 @@ static double cost_of(const dil_problem *p, dil_goal goal, const uint32_t *node,
 {
     dil_use u;
     if (dil_problem_check(p, node, level, &u, NULL) != DIL_OK) return INFINITY;
-    return goal == DIL_GOAL_SEC ? u.sec : u.damage;
+    return dil__goal_cost(&u, goal);
 }
 
 /* A node that fails for want of time hides behind one that has a plan; with none at all the last failure is the answer. */

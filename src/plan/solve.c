@@ -48,11 +48,6 @@ void dil_solution_free(dil_solution *s)
     if (s) dil_arena_free(s->arena);
 }
 
-static double cost_of(const dil_use *u, dil_goal goal)
-{
-    return goal == DIL_GOAL_SEC ? u->sec : u->damage;
-}
-
 /* Layer by layer: another level that costs no more and damages less (or costs less) within the budgets is taken. */
 static void polish(const dil_problem *p, dil_goal goal, dil_solution *s, dil_use *best)
 {
@@ -66,7 +61,7 @@ static void polish(const dil_problem *p, dil_goal goal, dil_solution *s, dil_use
             s->level[l] = q;
             if (tied) s->level[p->n_layers - 1] = q;
             bool better = dil_problem_check(p, s->node, s->level, &u, NULL) == DIL_OK &&
-                          (cost_of(&u, goal) < cost_of(best, goal) ||
+                          (dil__goal_cost(&u, goal) < dil__goal_cost(best, goal) ||
                            (goal == DIL_GOAL_SEC && u.sec <= best->sec && u.damage < best->damage));
             if (better) {
                 *best = u;
@@ -85,7 +80,7 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
     dil_status ok = dil_problem_check(p, s->node, s->level, &u, &why);
     if (ok != DIL_OK) return dil_fail(err, DIL_EINTERNAL, "%s: its plan fails the check: %.400s", s->solver, why.text);
     if (!is_baseline(s->solver)) polish(p, job->goal, s, &u);
-    s->objective = cost_of(&u, job->goal);
+    s->objective = dil__goal_cost(&u, job->goal);
     s->bound = job->bound < s->objective ? job->bound : s->objective;
     if (!(s->bound > 0)) s->bound = 0; /* costs are not negative */
     s->gap = s->objective > 0 ? (s->objective - s->bound) / s->objective : 0;
@@ -115,6 +110,7 @@ static dil_status check_call(const dil_problem *p, const dil_solve_options *o, c
     if (!known)
         return dil_fail(err, DIL_EUSAGE, "unknown solver '%.64s'; there are auto, path, milp, exhaustive, and the baselines: best-single, "
                         "equal-split, memory-proportional, speed-proportional, edgeshard, halda, uniform, soft-quality, paper", name);
+    if (o->goal == DIL_GOAL_LOAD && !p->load) return dil_fail(err, DIL_EUSAGE, "the problem has no loads: throughput needs a rate to count them at");
     if (!(o->limit_sec > 0)) return dil_fail(err, DIL_EUSAGE, "the time limit is %g seconds, expected above 0", o->limit_sec);
     return dil_problem_validate(p, err);
 }

@@ -213,6 +213,26 @@ static void path_equals_enumeration_at_least_damage(void **state)
     run_seeds(20000, 150, random_bare, DIL_GOAL_DAMAGE, "path", 70);
 }
 
+/* Every one has loads. */
+static dil_problem *random_loaded(dil_rng *r)
+{
+    dil_problem *p = random_full(r);
+    if (p->load) return p;
+    size_t cells = (size_t)p->n_layers * p->n_nodes * p->n_levels;
+    p->load = push(p, cells);
+    for (size_t i = 0; i < cells; i++) p->load[i] = 20 * p->layer_sec[i];
+    for (uint32_t i = 0; i < p->n_hops; i++) p->hops[i].load = between(r, 0, .3);
+    p->head_share = between(r, .1, 1);
+    return p;
+}
+
+static void solvers_equal_enumeration_at_the_busiest_ones_load(void **state)
+{
+    (void)state;
+    run_seeds(130000, 60, random_loaded, DIL_GOAL_LOAD, "milp", 20);
+    run_seeds(130000, 250, random_loaded, DIL_GOAL_LOAD, "path", 90);
+}
+
 static void path_equals_enumeration_on_full_problems(void **state)
 {
     (void)state;
@@ -346,7 +366,7 @@ static void path_equals_milp_on_medium_problems(void **state)
         dil_rng_init(&r, 700000 + (uint64_t)i);
         dil_problem *p = medium(&r);
         assert_int_equal(dil_problem_validate(p, NULL), DIL_OK);
-        dil_goal goal = i % 4 == 3 ? DIL_GOAL_DAMAGE : DIL_GOAL_SEC;
+        dil_goal goal = i % 4 == 3 ? DIL_GOAL_DAMAGE : i % 4 == 2 ? DIL_GOAL_LOAD : DIL_GOAL_SEC;
         dil_solution *b = same_as_milp(p, goal, 700000 + i);
         if (b) count_binding(p, b, binding);
         solved += b != NULL;
@@ -497,6 +517,7 @@ int main(void)
         cmocka_unit_test(path_equals_enumeration_on_bare_problems),
         cmocka_unit_test(path_equals_enumeration_at_least_damage),
         cmocka_unit_test(path_equals_enumeration_on_full_problems),
+        cmocka_unit_test(solvers_equal_enumeration_at_the_busiest_ones_load),
         cmocka_unit_test(path_equals_milp_on_medium_problems),
         cmocka_unit_test(path_equals_milp_on_many_nodes),
         cmocka_unit_test(path_equals_enumeration_at_the_ends),
