@@ -50,6 +50,8 @@ typedef struct dil_plan {
     double gap;              /* (total - bound) / total */
     const char *solver;
     double solve_sec;
+    double requests_per_sec; /* that it sustains with no node, link or connection busier than options.load_max; 0: unknown */
+    double requests_per_sec_bound; /* no plan within the budgets sustains more; 0: throughput was not the objective */
     double ratio_to_fp32;    /* bytes of all tensors (tied once) over four a parameter */
     double predicted_damage; /* sum over the layers, in the unit of damage_measure */
     const char *damage_measure; /* "kl" or "weight" */

@@ -89,7 +89,7 @@ typedef struct dil_plan_options { /* dil_plan_options_default() fills it */
     const char *export_path;    /* the problem whose plan is returned is written here first, as .lp or .mps; NULL: not */
     const dil_progress *progress; /* may be NULL */
 } dil_plan_options;
-#define DIL_THROUGHPUT_SLACK 0.005
+#define DIL_THROUGHPUT_SLACK 0.05
 dil_plan_options dil_plan_options_default(void);
 
 /* The profile's nodes that are in the cluster become the problem's nodes, in the profile's order: node_of [n_nodes] (may be NULL)

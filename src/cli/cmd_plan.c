@@ -9,7 +9,7 @@
 #include <string.h>
 
 static struct {
-    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over, *from;
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over, *from, *objective;
     double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap, horizon, margin;
     int64_t context, tokens_in, tokens_out, pareto;
     bool json, explain;
@@ -29,6 +29,7 @@ static const dil_cli_opt options[] = {
     {.name = "--context", .kind = DIL_CLI_INT, .out = &opt.context, .arg = "N", .help = "cached tokens that must fit (the profile's)", .min = 1, .max = 1e9},
     {.name = "--tokens-in", .kind = DIL_CLI_INT, .out = &opt.tokens_in, .arg = "N", .help = "prompt tokens of a request (128)", .min = 1, .max = 1e9},
     {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &opt.tokens_out, .arg = "N", .help = "tokens of its answer (128)", .min = 1, .max = 1e9},
+    {.name = "--objective", .kind = DIL_CLI_STR, .out = &opt.objective, .arg = "WHAT", .help = "delay of an answer, or throughput: most requests a second, then the least delay (delay)"},
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
     {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, exhaustive or baseline:NAME, see --compare (auto)"},
@@ -96,6 +97,9 @@ static void print_plan(const dil_plan *p)
     }
     printf("\ntoken %.3f ms, prefill of %u tokens %.1f ms, answer of %u tokens %.3f s\n", 1e3 * p->token_sec, p->tokens_in,
            1e3 * p->prefill_sec, p->tokens_out, p->total_sec);
+    if (p->requests_per_sec_bound > 0)
+        printf("sustains %.4g requests a second, no plan more than %.4g (%.0f %% busy)\n", p->requests_per_sec, p->requests_per_sec_bound, 100 * opt.load_max);
+    else if (opt.rate > 0) printf("sustains %.4g requests a second (%.0f %% busy)\n", p->requests_per_sec, 100 * opt.load_max);
     printf("size %.2f %% of fp32, predicted damage %.4g (%s)\n", 100 * p->ratio_to_fp32, p->predicted_damage, p->damage_measure);
     printf("no plan within these budgets takes less than %.3f s (gap %s); %s, %.2f s\n", p->bound_sec, percent(p->gap, gap), p->solver, p->solve_sec);
 }
@@ -114,6 +118,7 @@ static dil_plan_options collect(void)
     o.slack = opt.slack;
     o.rate = opt.rate;
     o.load_max = opt.load_max;
+    o.objective = opt.objective && strcmp(opt.objective, "throughput") == 0 ? DIL_OBJECTIVE_THROUGHPUT : DIL_OBJECTIVE_DELAY;
     o.solver = opt.solver;
     o.limit_sec = opt.limit_sec;
     o.gap = opt.gap;
@@ -241,6 +246,10 @@ static int run(int argc, char **argv)
     opt.tokens_out = d.tokens_out;
     int status = dil_cli_parse(argc, argv, usage, about, options, NULL, 0, 0);
     if (status >= 0) return status;
+    if (opt.objective && strcmp(opt.objective, "delay") != 0 && strcmp(opt.objective, "throughput") != 0)
+        return dil_cli_usage("plan: --objective takes delay or throughput, not '%.32s'", opt.objective);
+    if (opt.objective && strcmp(opt.objective, "throughput") == 0 && (opt.problem || opt.models.n || opt.compare || opt.pareto || opt.from || opt.explain))
+        return dil_cli_usage("plan: --objective throughput makes one plan of one model: no --problem, --model-profile, --compare, --pareto, --from or --explain");
     if (opt.problem) {
         if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto || opt.from)
             return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain, --pareto or --from");

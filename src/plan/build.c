@@ -21,6 +21,7 @@ typedef struct builder {
     uint32_t n_nodes;
     bool use_kl;
     double context, chunks, chunk_tokens, mean_cached;
+    double rate; /* that loads are counted at; 0: they are not */
     dil_problem *p;
 } builder;
 
@@ -40,7 +41,7 @@ static dil_status check_options(const dil_profile *prof, const dil_plan_options 
         return dil_fail(err, DIL_EUSAGE, "a quality budget is negative, or the size ratio is not above 0");
     if (!(o->slack >= 0 && o->slack <= 1e6)) return dil_fail(err, DIL_EUSAGE, "the slack is %g, allowed 0 to 1e6", o->slack);
     if (!(o->rate >= 0 && o->rate <= 1e9)) return dil_fail(err, DIL_EUSAGE, "the rate is %g, allowed 0 to 1e9", o->rate);
-    if (o->rate > 0 && !(o->load_max > 0 && o->load_max <= 1))
+    if ((o->rate > 0 || o->objective == DIL_OBJECTIVE_THROUGHPUT) && !(o->load_max > 0 && o->load_max <= 1))
         return dil_fail(err, DIL_EUSAGE, "the highest load is %g, allowed above 0 to 1", o->load_max);
     return DIL_OK;
 }
@@ -110,7 +111,7 @@ static dil_status new_arrays(builder *b, uint32_t n_levels, dil_err *err)
     bool ok = p->file_bytes && p->buffer_bytes && p->hops && p->precision;
     if (p->tied) ok = (p->shared_bytes = dil_arena_push(p->arena, n_levels, sizeof(double))) != NULL && ok;
     if (b->chunks > 1) ok = (p->chunk_sec = dil_arena_push(p->arena, cells, sizeof(double))) != NULL && ok;
-    if (b->o->rate > 0) {
+    if (b->rate > 0) {
         p->load = dil_arena_push(p->arena, cells, sizeof(double));
         p->out_load = dil_arena_push(p->arena, p->n_nodes, sizeof(double));
         p->in_load = dil_arena_push(p->arena, p->n_nodes, sizeof(double));
@@ -132,7 +133,7 @@ static void fill_cell(builder *b, uint32_t l, uint32_t s, uint32_t q)
     size_t i = dil__cell(p, l, s, q);
     p->layer_sec[i] = (n_out - 1) * decode + (head ? decode : b->chunk_tokens * prompt);
     if (p->chunk_sec) p->chunk_sec[i] = head ? 0 : b->chunk_tokens * prompt;
-    if (p->load) p->load[i] = b->o->rate * ((head ? 0 : n_in * prompt) + n_out * decode);
+    if (p->load) p->load[i] = b->rate * ((head ? 0 : n_in * prompt) + n_out * decode);
 }
 
 typedef struct level_name {
@@ -209,7 +210,7 @@ static void fill_hops(builder *b)
         double one = k->latency_sec + hidden / k->bytes_per_sec, send = b->chunk_tokens * hidden / k->bytes_per_sec;
         p->hops[p->n_hops++] = (dil_hop){.from = from, .to = to, .sec = (n_out - 1) * one + k->latency_sec + send, .head_sec = n_out * one,
                                          .chunk_sec = b->chunks > 1 ? send : 0,
-                                         .load = b->o->rate * hidden * (n_in + n_out) / k->bytes_per_sec};
+                                         .load = b->rate * hidden * (n_in + n_out) / k->bytes_per_sec};
     }
     qsort(p->hops, p->n_hops, sizeof *p->hops, by_pair);
     p->head_share = n_out / (n_in + n_out);
@@ -228,7 +229,7 @@ static void fill_connections(builder *b)
 {
     dil_problem *p = b->p;
     if (!p->out_load) return;
-    double bytes_per_sec = b->o->rate * (double)b->prof->hidden_bytes * ((double)b->o->tokens_in + b->o->tokens_out);
+    double bytes_per_sec = b->rate * (double)b->prof->hidden_bytes * ((double)b->o->tokens_in + b->o->tokens_out);
     for (uint32_t s = 0; s < p->n_nodes; s++) {
         const dil_cluster_node *n = &b->cluster->nodes[b->in_cluster[s]];
         double out = n->out_bytes_per_sec, in = n->in_bytes_per_sec;
@@ -253,6 +254,7 @@ static dil_status build(builder *b, dil_err *err)
     b->context = b->o->context ? b->o->context : b->prof->context;
     b->chunks = ceil((double)b->o->tokens_in / b->prof->batch);
     b->chunk_tokens = b->o->tokens_in / b->chunks;
+    b->rate = b->o->rate > 0 ? b->o->rate : b->o->objective == DIL_OBJECTIVE_THROUGHPUT ? 1 : 0;
     b->mean_cached = b->o->tokens_in + b->o->tokens_out / 2.0;
     if (s == DIL_OK) s = new_arrays(b, n_levels, err);
     if (s == DIL_OK) s = pick_budgets(b, err);

@@ -48,21 +48,45 @@ dil_status dil__plan_set_quality(dil_problem *p, const dil_plan_options *o, dil_
     return DIL_OK;
 }
 
-static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution **out, dil_err *err)
+typedef struct course { /* of the solves before the last one */
+    dil_solution *start;  /* owned; NULL: none */
+    double solve_sec;
+    double load, load_bound; /* throughput: of the busiest one at the problem's rate; 0: not asked */
+} course;
+
+/* The least load of the busiest one, and then room for a little more. */
+static dil_status set_throughput(dil_problem *p, const dil_plan_options *o, double limit_sec, course *c, dil_err *err)
+{
+    dil_solution *s;
+    dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_LOAD, .limit_sec = limit_sec, .gap = dil__plan_gap(o), .progress = o->progress,
+                            .start_node = c->start ? c->start->node : NULL, .start_level = c->start ? c->start->level : NULL};
+    dil_status ok = dil_plan_solve(p, &so, &s, err);
+    if (ok != DIL_OK) return ok;
+    dil_solution_free(c->start);
+    c->start = s;
+    c->solve_sec += s->solve_sec;
+    c->load = s->objective;
+    c->load_bound = s->bound;
+    p->load_max = s->objective * (1 + DIL_THROUGHPUT_SLACK);
+    return DIL_OK;
+}
+
+static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution **out, course *c, dil_err *err)
 {
     int64_t end = dil_now_ns() + (int64_t)(o->limit_sec * 1e9);
     dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = dil__plan_gap(o), .progress = o->progress};
-    dil_solution *least;
-    dil_status s = dil__plan_set_quality(p, o, &least, err);
+    dil_status s = dil__plan_set_quality(p, o, &c->start, err);
+    if (s == DIL_OK && c->start) c->solve_sec = c->start->solve_sec;
+    if (s == DIL_OK && o->objective == DIL_OBJECTIVE_THROUGHPUT)
+        s = set_throughput(p, o, fmax(0.6 * (double)(end - dil_now_ns()) * 1e-9, 0.1 * o->limit_sec), c, err);
     if (s != DIL_OK) return s;
-    if (!least) return solve_sec(p, o, &so, out, err);
+    if (!c->start) return solve_sec(p, o, &so, out, err);
     double left = (double)(end - dil_now_ns()) * 1e-9;
     so.limit_sec = left > 0.1 * o->limit_sec ? left : 0.1 * o->limit_sec;
-    so.start_node = least->node;
-    so.start_level = least->level;
+    so.start_node = c->start->node;
+    so.start_level = c->start->level;
     s = solve_sec(p, o, &so, out, err);
-    if (s == DIL_OK) (*out)->solve_sec += least->solve_sec;
-    dil_solution_free(least);
+    if (s == DIL_OK) (*out)->solve_sec += c->solve_sec;
     return s;
 }
 
@@ -157,6 +181,21 @@ static dil_status finish(const dil_profile *prof, const dil_cluster *cluster, co
     return DIL_OK;
 }
 
+/* The rate that was found, against the referee's. */
+static dil_status finish_rate(const dil_problem *p, const dil_plan_options *o, const dil_solution *s, const course *c, dil_plan *plan, dil_err *err)
+{
+    const double counted_at = o->rate > 0 ? o->rate : 1;
+    dil_use u;
+    if (c->load <= 0) return DIL_OK;
+    dil_status ok = dil_problem_check(p, s->node, s->level, &u, err);
+    if (ok != DIL_OK) return ok;
+    const double found = counted_at * o->load_max / u.load_max;
+    if (fabs(plan->requests_per_sec - found) > 1e-6 * found)
+        return dil_fail(err, DIL_EINTERNAL, "%s: its plan sustains %.9g requests a second, recomputed from the measurements %.9g", s->solver, found, plan->requests_per_sec);
+    plan->requests_per_sec_bound = c->load_bound > 0 ? counted_at * o->load_max / c->load_bound : 0;
+    return DIL_OK;
+}
+
 dil_status dil_plan_make(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, dil_plan **out, dil_err *err)
 {
     dil_problem *p = NULL;
@@ -165,14 +204,17 @@ dil_status dil_plan_make(const dil_profile *profile, const dil_cluster *cluster,
     uint32_t *node_of = calloc(profile->n_nodes, sizeof *node_of);
     if (!node_of) return dil_fail(err, DIL_EMEMORY, "plan: out of memory");
     dil_status ok = dil_problem_from_profile(profile, cluster, options, &p, node_of, err);
-    if (ok == DIL_OK) ok = solve(p, options, &s, err);
+    course c = {0};
+    if (ok == DIL_OK) ok = solve(p, options, &s, &c, err);
     if (ok == DIL_OK) {
         plan = dil__plan_from_solution(profile, cluster, options, s, node_of);
         ok = plan ? finish(profile, cluster, options, s, plan, err) : dil_fail(err, DIL_EMEMORY, "plan: out of memory");
     }
+    if (ok == DIL_OK) ok = finish_rate(p, options, s, &c, plan, err);
     if (ok == DIL_OK) *out = plan;
     else dil_plan_free(plan);
     dil_solution_free(s);
+    dil_solution_free(c.start);
     dil_problem_free(p);
     free(node_of);
     return ok;

@@ -52,7 +52,7 @@ static bool find_cover(const px_core *c, px_graph *g) {
         for (int q = 0; q < Q; q++) {
             double b = px_bytes(c, l, q);
             if (l == L - 1 && c->home_bytes) b = fmin(b, c->home_bytes[q]);
-            units[q] = b < all ? (int)(b * (1 - 1e-9) / unit) : UNITS + 1;
+            units[q] = b <= all * (1 + 1e-9) ? (int)(b * (1 - 1e-9) / unit) : UNITS + 1;
             cost[q] = px_damage(c, l, q);
         }
         dil__px_knap_step(in, out, UNITS, units, cost, Q);

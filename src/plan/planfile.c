@@ -28,6 +28,8 @@ static dil_status check_scalars(const dil_plan *p, const char *what, dil_err *er
     if (s == DIL_OK) s = check_num(p->bound_sec, -SEC_MAX, "bound_sec", what, err);
     if (s == DIL_OK) s = check_num(p->gap, -SEC_MAX, "gap", what, err);
     if (s == DIL_OK) s = check_num(p->solve_sec, 0, "solve_sec", what, err);
+    if (s == DIL_OK) s = check_num(p->requests_per_sec, 0, "requests_per_sec", what, err);
+    if (s == DIL_OK) s = check_num(p->requests_per_sec_bound, 0, "requests_per_sec_bound", what, err);
     if (s == DIL_OK) s = check_num(p->ratio_to_fp32, 0, "ratio_to_fp32", what, err);
     if (s == DIL_OK) s = check_num(p->predicted_damage, -SEC_MAX, "predicted_damage", what, err);
     return s;
@@ -178,6 +180,8 @@ static dil_status read_scalars(const json_t *doc, const char *what, dil_plan *p,
     if (s == DIL_OK) s = dil__json_num_or(doc, "gap", what, 1, &p->gap, err);
     if (s == DIL_OK) s = dil__jsonfile_str_or(doc, "solver", what, DIL_NAME_MAX, "unknown", a, &p->solver, err);
     if (s == DIL_OK) s = dil__json_num_or(doc, "solve_sec", what, 0, &p->solve_sec, err);
+    if (s == DIL_OK) s = dil__json_num_or(doc, "requests_per_sec", what, 0, &p->requests_per_sec, err);
+    if (s == DIL_OK) s = dil__json_num_or(doc, "requests_per_sec_bound", what, 0, &p->requests_per_sec_bound, err);
     if (s == DIL_OK) s = dil__json_num_or(doc, "ratio_to_fp32", what, 0, &p->ratio_to_fp32, err);
     if (s == DIL_OK) s = dil__json_num_or(doc, "predicted_damage", what, 0, &p->predicted_damage, err);
     if (s == DIL_OK) s = dil__jsonfile_str_or(doc, "damage_measure", what, DIL_NAME_MAX, "kl", a, &p->damage_measure, err);
@@ -238,12 +242,13 @@ static json_t *plan_json(const dil_plan *p)
     json_t *layers = json_array(), *stages = json_array();
     for (uint32_t i = 0; i < p->n_layers; i++) json_array_append_new(layers, layer_json(&p->layers[i], i));
     for (uint32_t i = 0; i < p->n_stages; i++) json_array_append_new(stages, stage_json(&p->stages[i]));
-    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:s, s:o, s:o}",
+    return json_pack("{s:i, s:{s:s, s:s}, s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:s, s:f, s:f, s:f, s:f, s:f, s:s, s:o, s:o}",
                      "version", 1, "model", "path", p->model_path, "hash", p->model_hash, "entry", p->entry,
                      "context", (json_int_t)p->context, "sequences", (json_int_t)p->sequences, "tokens_in", (json_int_t)p->tokens_in,
                      "tokens_out", (json_int_t)p->tokens_out, "token_sec", p->token_sec, "prefill_sec", p->prefill_sec,
                      "total_sec", p->total_sec, "bound_sec", p->bound_sec, "gap", p->gap, "solver", p->solver,
-                     "solve_sec", p->solve_sec, "ratio_to_fp32", p->ratio_to_fp32, "predicted_damage", p->predicted_damage,
+                     "solve_sec", p->solve_sec, "requests_per_sec", p->requests_per_sec, "requests_per_sec_bound",
+                     p->requests_per_sec_bound, "ratio_to_fp32", p->ratio_to_fp32, "predicted_damage", p->predicted_damage,
                      "damage_measure", p->damage_measure, "layers", layers, "stages", stages);
 }
 

@@ -86,7 +86,7 @@ static double busiest_chunk(const referee *r)
 }
 
 typedef struct figures {
-    double token_sec, prefill_sec, total_sec, ratio, damage;
+    double token_sec, prefill_sec, total_sec, ratio, damage, requests_per_sec;
 } figures;
 
 static dil_status add_times(const referee *r, figures *f, dil_err *err)
@@ -170,30 +170,44 @@ static double connection_speed(const referee *r, uint32_t node, bool out)
     return speed;
 }
 
-static dil_status check_rate(const referee *r, dil_err *err)
+typedef struct busy { /* seconds that one request takes of a layer's node, of the link behind it, of the node's connection */
+    double node, link, out, in;
+} busy;
+
+static busy busy_at(const referee *r, uint32_t l)
 {
     const spot *at = r->at;
-    double n_in = r->o->tokens_in, n_out = r->o->tokens_out, hidden = (double)r->prof->hidden_bytes, most = r->o->load_max * (1 + TOLERANCE);
-    for (uint32_t l = 0; l <= r->head && r->o->rate > 0; l++) {
-        double busy = 0, link = 0, out = 0, in = 0;
-        uint32_t node = at[l].in_cluster;
-        for (uint32_t k = 0; k <= r->head; k++) {
-            if (at[k].in_cluster == node)
-                busy += n_out * at[k].decode_sec + (k == r->head ? 0 : n_in * at[k].level->prefill_sec[at[k].in_profile]);
-            if (k == r->head || at[k].in_cluster == at[k + 1].in_cluster) continue;
-            double bytes = hidden * (k + 1 == r->head ? n_out : n_in + n_out);
-            if (at[k].in_cluster == node) out += bytes;
-            if (at[k + 1].in_cluster == node) in += bytes;
-            if (l < r->head && at[k].in_cluster == node && at[k + 1].in_cluster == at[l + 1].in_cluster) link += bytes;
-        }
-        const dil_cluster_link *mine = l < r->head ? dil_cluster_link_get(r->cluster, node, at[l + 1].in_cluster) : NULL;
-        if (r->o->rate * busy > most)
-            return dil_fail(err, DIL_EINFEASIBLE, "rate: \"%.100s\" is busy %.4f of the time, limit %.4f", r->plan->layers[l].node,
-                            r->o->rate * busy, r->o->load_max);
-        if ((mine && r->o->rate * link > most * mine->bytes_per_sec) || (out > 0 && r->o->rate * out > most * connection_speed(r, node, true)) ||
-            (in > 0 && r->o->rate * in > most * connection_speed(r, node, false)))
+    double n_in = r->o->tokens_in, n_out = r->o->tokens_out, hidden = (double)r->prof->hidden_bytes, link = 0, out = 0, in = 0;
+    uint32_t node = at[l].in_cluster;
+    busy b = {0};
+    for (uint32_t k = 0; k <= r->head; k++) {
+        if (at[k].in_cluster == node) b.node += n_out * at[k].decode_sec + (k == r->head ? 0 : n_in * at[k].level->prefill_sec[at[k].in_profile]);
+        if (k == r->head || at[k].in_cluster == at[k + 1].in_cluster) continue;
+        double bytes = hidden * (k + 1 == r->head ? n_out : n_in + n_out);
+        if (at[k].in_cluster == node) out += bytes;
+        if (at[k + 1].in_cluster == node) in += bytes;
+        if (l < r->head && at[k].in_cluster == node && at[k + 1].in_cluster == at[l + 1].in_cluster) link += bytes;
+    }
+    const dil_cluster_link *mine = l < r->head ? dil_cluster_link_get(r->cluster, node, at[l + 1].in_cluster) : NULL;
+    if (mine) b.link = link / mine->bytes_per_sec;
+    if (out > 0) b.out = out / connection_speed(r, node, true);
+    if (in > 0) b.in = in / connection_speed(r, node, false);
+    return b;
+}
+
+static dil_status check_rate(const referee *r, figures *f, dil_err *err)
+{
+    double rate = r->o->rate, most = r->o->load_max * (1 + TOLERANCE), worst = 0;
+    for (uint32_t l = 0; l <= r->head; l++) {
+        busy b = busy_at(r, l);
+        double way = fmax(b.link, fmax(b.out, b.in));
+        worst = fmax(worst, fmax(b.node, way));
+        if (rate * b.node > most)
+            return dil_fail(err, DIL_EINFEASIBLE, "rate: \"%.100s\" is busy %.4f of the time, limit %.4f", r->plan->layers[l].node, rate * b.node, r->o->load_max);
+        if (rate * way > most)
             return dil_fail(err, DIL_EINFEASIBLE, "rate: the links of \"%.100s\" are loaded above %.4f", r->plan->layers[l].node, r->o->load_max);
     }
+    f->requests_per_sec = worst > 0 ? r->o->load_max / worst : 0;
     return DIL_OK;
 }
 
@@ -203,6 +217,7 @@ static void fill_plan(const referee *r, const figures *f, dil_plan *plan)
     plan->token_sec = f->token_sec;
     plan->prefill_sec = f->prefill_sec;
     plan->total_sec = f->total_sec;
+    plan->requests_per_sec = f->requests_per_sec;
     plan->ratio_to_fp32 = f->ratio;
     plan->predicted_damage = f->damage;
     for (uint32_t l = 0; l <= r->head; l++) plan->layers[l].bytes = r->at[l].level->bytes - (l == r->head ? shared : 0);
@@ -256,7 +271,7 @@ dil_status dil_plan_predict(const dil_profile *profile, const dil_cluster *clust
     if (s == DIL_OK) s = add_times(&r, &f, err);
     if (s == DIL_OK) s = add_quality(&r, &f, err);
     if (s == DIL_OK) s = check_storage(&r, err);
-    if (s == DIL_OK) s = check_rate(&r, err);
+    if (s == DIL_OK) s = check_rate(&r, &f, err);
     if (s == DIL_OK && fill) fill_plan(&r, &f, plan);
     if (s == DIL_OK && !fill) s = compare(plan, &f, err);
     free(r.at);
