@@ -39,10 +39,10 @@ static void read_all(const dil_frame *f)
     dil__msg_get_chunk(f, &n, &p, &len, &err);
     dil__msg_get_status(f, &status, &err);
     dil__msg_get_result(f, &ns, rows, 8, &n, &err);
-    if (dil__work_get(f, 256, 8, 1000, 64, &work, &err) == DIL_OK) {
+    if (dil__work_get(f, 256, 8, 1000, 64, 4, &work, &err) == DIL_OK) {
         float sum = 0;
         for (uint32_t i = 0; i < work.head.n_begin; i++) dil__work_begin(&work, i);
-        for (size_t i = 0; i < (size_t)work.head.n_tokens * work.head.n_hidden; i++) sum += work.hidden[i];
+        for (size_t i = 0; i < (size_t)work.head.n_tokens * work.head.n_hidden; i++) sum += ((const float *)work.hidden)[i];
         volatile float keep = sum;
         (void)keep;
     }

@@ -32,6 +32,7 @@ typedef struct dil_ring_opts {
     uint32_t n_ctx;           /* cached tokens a sequence; 0: the plan's */
     uint32_t chunk;           /* prompt tokens that travel together; 0: 128 */
     dil_type kv_type;         /* as dil_stage_opts */
+    dil_type wire;            /* hidden states travel as F32 (0), or in half the bytes as F16 or BF16: docs/PIPELINE.md has what that damages */
     bool fixed_shapes;        /* --deterministic */
 } dil_ring_opts;
 

@@ -26,6 +26,8 @@ typedef struct dil_eval_opts {
     uint32_t max_chunks;    /* of text; 0: all */
     uint32_t max_samples;   /* of question answering and JSON Lines; 0: all */
     uint32_t max_answer;    /* tokens of a greedy answer; 0: 32 */
+    uint32_t stages;        /* the model as so many stages in a row; 0: one. With wire: what narrow hidden states on a ring damage */
+    dil_type wire;          /* how hidden states travel between them: F32 (0), F16, BF16 */
     bool no_answers;        /* skip the greedy answers: em and f1 stay NaN */
 } dil_eval_opts;
 

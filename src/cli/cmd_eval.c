@@ -1,4 +1,5 @@
 /* dilemma eval: loss, perplexity, divergence from a teacher, exact match and F1, and the file's real size. */
+#include "base/wire.h"
 #include "cli/cli.h"
 
 #include <dilemma/eval.h>
@@ -26,7 +27,8 @@ static void print_text(const dil_eval_result *r)
 static int run(int argc, char **argv)
 {
     dil_eval_opts o = {0};
-    const char *format = "auto", *teacher = NULL;
+    const char *format = "auto", *teacher = NULL, *wire = "f32";
+    int64_t stages = 1;
     int64_t ctx = 512, chunks = 0, limit = 0, threads = 0, max_answer = 32;
     bool json = false;
     const dil_cli_opt opts[] = {
@@ -38,6 +40,8 @@ static int run(int argc, char **argv)
         {.name = "--limit", .kind = DIL_CLI_INT, .out = &limit, .arg = "N", .help = "at most N questions or lines", .min = 1, .max = 1e9},
         {.name = "--max-answer", .kind = DIL_CLI_INT, .out = &max_answer, .arg = "N", .help = "tokens of an answer (32)", .min = 1, .max = 4096},
         {.name = "--no-answers", .kind = DIL_CLI_FLAG, .out = &o.no_answers, .help = "skip the greedy answers (no em, f1)"},
+        {.name = "--stages", .kind = DIL_CLI_INT, .out = &stages, .arg = "N", .help = "compute the model as N stages in a row, as a ring of N nodes would", .min = 1, .max = 16},
+        {.name = "--wire", .kind = DIL_CLI_STR, .out = &wire, .arg = "T", .help = "with --stages: hidden states travel as f32, f16 or bf16 (f32)"},
         {.name = "--device", .kind = DIL_CLI_STR, .out = &o.device, .arg = "D", .help = "where to compute (CPU)"},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
         {.name = "--json", .kind = DIL_CLI_FLAG, .out = &json, .help = "one JSON object on standard output"},
@@ -51,6 +55,8 @@ static int run(int argc, char **argv)
                                opts, &pos, 1, 1);
     if (status >= 0) return status;
     if (!dil_data_format_from_name(format, &o.format)) return dil_cli_usage("eval: --format is squad, text, jsonl or auto, not '%s'", format);
+    if (!dil__wire_from_name(wire, &o.wire)) return dil_cli_usage("eval: --wire is f32, f16 or bf16, not '%s'", wire);
+    o.stages = (uint32_t)stages;
     o.n_ctx = (uint32_t)ctx;
     o.max_chunks = (uint32_t)chunks;
     o.max_samples = (uint32_t)limit;

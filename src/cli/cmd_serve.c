@@ -1,6 +1,7 @@
 /* dilemma serve: the OpenAI-compatible HTTP server, over this machine alone or over the nodes of a plan. */
 #include "cli/cli.h"
 #include "cli/serving.h"
+#include "base/wire.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ static dil_plan *newer_plan(dil_plan *given, const char *path)
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
-    const char *name = NULL, *plan = NULL, *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL;
+    const char *name = NULL, *plan = NULL, *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL, *wire = "f32";
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
@@ -55,6 +56,7 @@ static int run(int argc, char **argv)
         {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "this coordinator's key pair (dilemma keys path)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys and encryption"},
         {.name = "--deterministic", .kind = DIL_CLI_FLAG, .out = &v.deterministic, .help = "compute in fixed shapes: the same text however requests meet"},
+        {.name = "--wire", .kind = DIL_CLI_STR, .out = &wire, .arg = "f32|f16|bf16", .help = "how hidden states travel between nodes (f32: as computed)"},
         {.name = "--speculate", .kind = DIL_CLI_STR, .out = &speculate, .arg = "off|N|auto", .help = "guess up to N tokens ahead from the text so far, check them in one pass; auto: as many as pay (auto)"},
         {.name = "--detect-sec", .kind = DIL_CLI_NUM, .out = &v.detect_sec, .arg = "S", .help = "a node or link is lost after so long without a word (2)", .min = 0.2, .max = 600},
         {.name = "--patience-sec", .kind = DIL_CLI_NUM, .out = &v.patience_sec, .arg = "S", .help = "requests wait so long for nodes that can take over (30)", .min = 1, .max = 86400},
@@ -84,6 +86,7 @@ static int run(int argc, char **argv)
     if (profile && !plan) return dil_cli_usage("serve: --profile goes with --plan");
     if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
     if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
+    if (!dil__wire_from_name(wire, &v.wire)) return dil_cli_usage("serve: --wire is f32, f16 or bf16, not '%s'", wire);
     char model_name[128];
     name_of_path(name ? name : v.model, model_name, sizeof model_name);
     v.name = model_name;

@@ -16,6 +16,7 @@ typedef struct dil_cli_serving {
     uint32_t n_ctx, n_seq;             /* 0: the default, or the plan's */
     bool deterministic;
     bool announce;                     /* say on standard error where /health is, before loading */
+    dil_type wire;                     /* of hidden states: F32 (0), F16, BF16 */
     int speculate;                     /* dil_runner_speculate */
     double detect_sec, patience_sec, horizon_sec; /* 0: the defaults of dil_ring_opts */
     const char *state_dir;             /* answers for retries are kept there; NULL: not */

@@ -2,6 +2,8 @@
  * the bytes sufficed; what ranges mean is checked here, what they mean for a model by the node. */
 #include "net/message.h"
 
+#include "base/wire.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -395,6 +397,7 @@ bool dil__msg_load(dil_buf *b, uint64_t session, uint64_t id, const dil__load *m
     dil_put_u32(b, m->n_stages);
     dil_put_i32(b, m->kv_type);
     dil_put_u8(b, m->fixed_shapes);
+    dil_put_i32(b, m->wire);
     dil_put_u8(b, m->replace);
     dil_put_u32(b, m->chunk_bytes);
     dil_put_u32(b, m->n_parts);
@@ -460,6 +463,8 @@ dil_status dil__msg_get_load(const dil_frame *f, dil_arena *a, dil__load *out, d
     m.n_stages = get_dim(&r, 1, DIL_ARCH_BLOCKS_MAX + 2);
     m.kv_type = get_type(&r);
     m.fixed_shapes = dil_get_bool(&r);
+    m.wire = get_type(&r);
+    if (!dil__wire_ok(m.wire)) r.failed = true;
     m.replace = dil_get_bool(&r);
     m.chunk_bytes = get_dim(&r, DIL__CHUNK_BYTES_MIN, DIL__CHUNK_BYTES_MAX);
     if (m.chunk_bytes % DIL__CHUNK_BYTES_MIN != 0) r.failed = true;

@@ -79,6 +79,7 @@ typedef struct dil__load {
     uint32_t n_ctx, n_seq, max_batch, n_stages;
     dil_type kv_type;
     bool fixed_shapes;
+    dil_type wire;              /* hidden states travel as F32, F16 or BF16 */
     bool replace;               /* other sessions of this coordinator's key end first */
     uint32_t chunk_bytes;       /* a tensor is cut into pieces of this size; the last may be shorter */
     dil__load_part *parts; uint32_t n_parts;
@@ -118,13 +119,14 @@ typedef struct dil__work_head {
     uint32_t n_tokens;   /* 0: only a test of the ring */
     uint32_t n_begin;
     uint32_t n_hidden;   /* values of one hidden state; 0: tokens only */
+    uint32_t value_bytes; /* of one of them, as the session's wire type says; not in the frame. 0: 4 */
     uint64_t compute_ns; /* of the stages so far, throttle included */
 } dil__work_head;
 
 size_t dil__work_bytes(const dil__work_head *h); /* of the whole frame */
-/* Writes header, numbers and begins into out [dil__work_bytes]; *hidden is where [n_tokens][n_hidden] floats go. */
+/* Writes header, numbers and begins into out [dil__work_bytes]; *hidden is where [n_tokens][n_hidden] values go, 8-aligned. */
 void dil__work_put(uint8_t *out, uint64_t session, uint64_t id, uint32_t epoch, const dil__work_head *h, const dil_batch *b,
-                   const dil__begin *begin, float **hidden);
+                   const dil__begin *begin, void **hidden);
 /* As dil__work_put leaves `begins` and the compute time open (begin == NULL), this fills them in from the work that came. */
 struct dil__work_view;
 void dil__work_patch(uint8_t *out, const dil__work_head *h, const struct dil__work_view *from);
@@ -132,11 +134,12 @@ typedef struct dil__work_view { /* borrowed from the frame, which must be 8-alig
     dil__work_head head;
     dil_batch batch;
     const uint8_t *begins;  /* [n_begin] encoded; dil__work_begin */
-    const float *hidden;
+    const void *hidden;     /* [n_tokens][n_hidden] of the wire type */
     uint32_t n_want;
 } dil__work_view;
 /* Checks sizes, and each seq and pos against n_seq and n_ctx, tokens against n_vocab. */
-dil_status dil__work_get(const dil_frame *f, uint32_t n_ctx, uint32_t n_seq, uint32_t n_vocab, uint32_t max_tokens, dil__work_view *out, dil_err *err);
+dil_status dil__work_get(const dil_frame *f, uint32_t n_ctx, uint32_t n_seq, uint32_t n_vocab, uint32_t max_tokens, uint32_t value_bytes, dil__work_view *out,
+                         dil_err *err);
 dil__begin dil__work_begin(const dil__work_view *v, uint32_t i);
 
 bool dil__msg_result(dil_buf *b, uint64_t session, uint64_t id, uint32_t epoch, uint64_t compute_ns, const dil__row *rows, uint32_t n);

@@ -152,14 +152,14 @@ static void a_work_is_used_where_it_lies(void **state)
     dil__work_head h = {.stage = 2, .n_tokens = 3, .n_begin = 1, .n_hidden = 4, .compute_ns = 123};
     size_t n = dil__work_bytes(&h);
     uint8_t *m = malloc(n);
-    float *hidden;
+    void *hidden;
     dil__work_put(m, 8, 9, 10, &h, &batch, &begin, &hidden);
-    for (int i = 0; i < 12; i++) hidden[i] = (float)i;
+    memset(hidden, 7, 12 * sizeof(float));
     dil_frame f;
     dil_err err;
     dil__work_view v;
     assert_int_equal(dil_frame_decode(m, n, &f, &err), DIL_OK);
-    assert_int_equal(dil__work_get(&f, 16, 4, 100, 8, &v, &err), DIL_OK);
+    assert_int_equal(dil__work_get(&f, 16, 4, 100, 8, 4, &v, &err), DIL_OK);
     assert_ptr_equal(v.hidden, hidden);
     assert_memory_equal(v.batch.pos, pos, sizeof pos);
     assert_int_equal(v.n_want, 2);
@@ -169,10 +169,10 @@ static void a_work_is_used_where_it_lies(void **state)
     assert_int_equal(b.n_known, 9);
     assert_int_equal(b.n_top, 5);
     assert_memory_equal(&b.sampler, &begin.sampler, sizeof b.sampler);
-    assert_int_equal(dil__work_get(&f, 9, 4, 100, 8, &v, &err), DIL_EFORMAT);  /* position 9 of a context of 9 */
-    assert_int_equal(dil__work_get(&f, 16, 3, 100, 8, &v, &err), DIL_EFORMAT); /* sequence 3 of 3 */
-    assert_int_equal(dil__work_get(&f, 16, 4, 7, 8, &v, &err), DIL_EFORMAT);   /* token 7 of a vocabulary of 7 */
-    assert_int_equal(dil__work_get(&f, 16, 4, 100, 2, &v, &err), DIL_EFORMAT); /* three tokens where two are allowed */
+    assert_int_equal(dil__work_get(&f, 9, 4, 100, 8, 4, &v, &err), DIL_EFORMAT);  /* position 9 of a context of 9 */
+    assert_int_equal(dil__work_get(&f, 16, 3, 100, 8, 4, &v, &err), DIL_EFORMAT); /* sequence 3 of 3 */
+    assert_int_equal(dil__work_get(&f, 16, 4, 7, 8, 4, &v, &err), DIL_EFORMAT);   /* token 7 of a vocabulary of 7 */
+    assert_int_equal(dil__work_get(&f, 16, 4, 100, 2, 4, &v, &err), DIL_EFORMAT); /* three tokens where two are allowed */
     free(m);
 }
 

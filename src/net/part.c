@@ -1,10 +1,12 @@
-/* Computing works. The engine reads hidden states where they lie in the received message and writes them where they lie in
+/* Computing works. Where hidden states travel as F32 the engine reads hidden states where they lie in the received message and writes them where they lie in
  * the next one.
  *
  * An epoch is a stretch of time in which nothing was lost. The coordinator starts a new one after any failure; a stage that
  * sees its number forgets all sequences, dials its next node afresh (the old connection may hold frames of the old epoch,
  * and ZeroMQ gives up on a connection whose handshake was refused) and drops whatever still arrives from older ones. */
 #include "net/part.h"
+
+#include "base/wire.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -89,7 +91,12 @@ static dil_status compute(dil__net_session *s, dil__part *p, const dil__work_vie
     dil_status st = begin_slots(s, p, v, err);
     if (st != DIL_OK || v->head.n_tokens == 0) return st;
     int64_t t0 = dil_now_ns();
-    st = s->env->engine->eval(p->stage, &v->batch, v->hidden, out, err);
+    const float *in = v->hidden;
+    if (in && s->load.wire != DIL_TYPE_F32) {
+        dil__wire_widen(s->load.wire, v->hidden, (size_t)v->head.n_tokens * v->head.n_hidden, s->wide_in);
+        in = s->wide_in;
+    }
+    st = s->env->engine->eval(p->stage, &v->batch, in, out, err);
     wait_throttle(s, dil_now_ns() - t0);
     uint64_t took = (uint64_t)(dil_now_ns() - t0);
     *compute_ns = v->head.compute_ns + took;
@@ -126,7 +133,8 @@ static dil_status pass_on(dil__net_session *s, dil__part *p, const dil_frame *f,
 {
     dil_status st = dial_next(s, p, err);
     if (st != DIL_OK) return st;
-    dil__work_head h = {.stage = p->spec.stage + 1, .n_tokens = v->head.n_tokens, .n_begin = v->head.n_begin, .n_hidden = s->load.arch.n_embd};
+    uint32_t value_bytes = (uint32_t)dil__wire_bytes(s->load.wire);
+    dil__work_head h = {.stage = p->spec.stage + 1, .n_tokens = v->head.n_tokens, .n_begin = v->head.n_begin, .n_hidden = s->load.arch.n_embd, .value_bytes = value_bytes};
     zmq_msg_t msg;
     if (zmq_msg_init_size(&msg, dil__work_bytes(&h)) != 0) return dil_fail(err, DIL_EMEMORY, "no memory for a frame of %zu bytes", dil__work_bytes(&h));
     uint8_t *to = zmq_msg_data(&msg);
@@ -135,9 +143,11 @@ static dil_status pass_on(dil__net_session *s, dil__part *p, const dil_frame *f,
         zmq_msg_close(&msg);
         return dil_fail(err, DIL_EINTERNAL, "a message lies at an odd address");
     }
-    float *hidden;
+    void *hidden;
     dil__work_put(out, s->id, f->id, f->epoch, &h, &v->batch, NULL, &hidden);
-    st = compute(s, p, v, hidden, &h.compute_ns, err);
+    bool narrow = s->load.wire != DIL_TYPE_F32;
+    st = compute(s, p, v, narrow ? s->wide_out : hidden, &h.compute_ns, err);
+    if (st == DIL_OK && narrow) st = dil__wire_narrow(s->load.wire, s->wide_out, (size_t)h.n_tokens * h.n_hidden, hidden, err);
     if (st == DIL_OK) {
         dil__work_patch(out, &h, v);
         st = send_on(p, &msg, err);
@@ -182,7 +192,7 @@ static void set_busy(dil__net_session *s, bool busy, uint64_t done_id)
 static dil_status take_work(dil__net_session *s, const dil_frame *f, const char *sender, dil_err *err)
 {
     dil__work_view v;
-    dil_status st = dil__work_get(f, s->load.n_ctx, s->load.n_seq, s->load.arch.n_vocab, s->load.max_batch, &v, err);
+    dil_status st = dil__work_get(f, s->load.n_ctx, s->load.n_seq, s->load.arch.n_vocab, s->load.max_batch, (uint32_t)dil__wire_bytes(s->load.wire), &v, err);
     if (st != DIL_OK) return st;
     dil__part *p = find_part(s, v.head.stage);
     if (!p || !p->stage) return dil_fail(err, DIL_ENOTFOUND, "stage %u is not loaded here", v.head.stage);

@@ -74,7 +74,7 @@ static dil_status send_work(dil__ring *r, uint64_t id, const dil_batch *b, const
     dil__work_head h = {.n_tokens = b->n_tokens, .n_begin = n_begin};
     zmq_msg_t m;
     if (zmq_msg_init_size(&m, dil__work_bytes(&h)) != 0) return dil_fail(err, DIL_EMEMORY, "no memory for a work of %u tokens", b->n_tokens);
-    float *hidden;
+    void *hidden;
     dil__work_put(zmq_msg_data(&m), r->session, id, r->epoch, &h, b, begin, &hidden);
     if (zmq_msg_send(&m, r->out, ZMQ_DONTWAIT) >= 0) return DIL_OK;
     zmq_msg_close(&m);

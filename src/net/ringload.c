@@ -153,6 +153,7 @@ static void fill_load(const dil__ring *r, dil__load *m, const dil_arch *arch, co
     m->n_stages = r->n_stages;
     m->kv_type = o->kv_type;
     m->fixed_shapes = o->fixed_shapes;
+    m->wire = o->wire;
     m->replace = true;
     m->chunk_bytes = r->chunk_bytes;
 }

@@ -78,6 +78,10 @@ static dil_status allocate(dil__net_session *s, dil_err *err)
     for (uint32_t i = 0; i < m->n_tensors; i++)
         s->chunk_tensor[i + 1] = s->chunk_tensor[i] + dil__tensor_chunks(m->tensors[i].bytes, m->chunk_bytes);
     for (uint32_t i = 0; i < m->n_parts; i++) s->parts[i].spec = m->parts[i];
+    if (m->wire == DIL_TYPE_F32) return DIL_OK;
+    s->wide_in = calloc(m->max_batch, m->arch.n_embd * sizeof *s->wide_in);
+    s->wide_out = calloc(m->max_batch, m->arch.n_embd * sizeof *s->wide_out);
+    if (!s->wide_in || !s->wide_out) return dil_fail(err, DIL_EMEMORY, "no memory for %u hidden states", m->max_batch);
     return DIL_OK;
 }
 
@@ -120,6 +124,8 @@ void dil__net_session_free(dil__net_session *s)
     free(s->spans);
     free(s->logits);
     free(s->rows);
+    free(s->wide_in);
+    free(s->wide_out);
     free(s->aligned);
     free(s);
 }

@@ -75,6 +75,7 @@ typedef struct dil__net_session {
     dil__row *rows;
     dil_buf reply;
     uint32_t epoch;
+    float *wide_in, *wide_out; /* [max_batch][n_embd] where hidden states travel narrower; NULL with F32 */
     float *aligned;           /* for a frame at an odd address */
     size_t aligned_bytes;
 } dil__net_session;

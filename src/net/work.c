@@ -2,7 +2,7 @@
  * lie in the received message: nothing is copied or allocated between the socket and the engine.
  *
  *   header 32 | stage n_tokens n_begin n_hidden (4 each) | compute_ns 8 | begins 52 each | tokens, positions, sequences
- *   (4 each) | wants (1 each) | zeros up to a multiple of 8 | hidden states F32 */
+ *   (4 each) | wants (1 each) | zeros up to a multiple of 8 | hidden states */
 #include "net/message.h"
 
 #include <math.h>
@@ -22,7 +22,7 @@ static size_t hidden_offset(const dil__work_head *h)
 
 size_t dil__work_bytes(const dil__work_head *h)
 {
-    return hidden_offset(h) + (size_t)h->n_tokens * h->n_hidden * sizeof(float);
+    return hidden_offset(h) + (size_t)h->n_tokens * h->n_hidden * (h->value_bytes ? h->value_bytes : sizeof(float));
 }
 
 static uint8_t *append(uint8_t *p, const void *data, size_t n)
@@ -45,7 +45,7 @@ static uint8_t *append_begin(uint8_t *p, const dil__begin *b)
 }
 
 void dil__work_put(uint8_t *out, uint64_t session, uint64_t id, uint32_t epoch, const dil__work_head *h, const dil_batch *b,
-                   const dil__begin *begin, float **hidden)
+                   const dil__begin *begin, void **hidden)
 {
     size_t at = hidden_offset(h);
     dil_frame_header(out, &(dil_frame){.type = DIL_FRAME_WORK, .session = session, .id = id, .epoch = epoch,
@@ -61,7 +61,7 @@ void dil__work_put(uint8_t *out, uint64_t session, uint64_t id, uint32_t epoch, 
     p = append(p, b->seq, h->n_tokens * sizeof *b->seq);
     p = append(p, b->want, h->n_tokens);
     memset(p, 0, (size_t)(out + at - p));
-    *hidden = (float *)(void *)(out + at);
+    *hidden = out + at;
 }
 
 void dil__work_patch(uint8_t *out, const dil__work_head *h, const dil__work_view *from)
@@ -95,10 +95,11 @@ static dil_status check_batch(dil__work_view *v, uint32_t n_ctx, uint32_t n_seq,
     return DIL_OK;
 }
 
-dil_status dil__work_get(const dil_frame *f, uint32_t n_ctx, uint32_t n_seq, uint32_t n_vocab, uint32_t max_tokens, dil__work_view *out, dil_err *err)
+dil_status dil__work_get(const dil_frame *f, uint32_t n_ctx, uint32_t n_seq, uint32_t n_vocab, uint32_t max_tokens, uint32_t value_bytes, dil__work_view *out,
+                         dil_err *err)
 {
     dil_rd r = dil_frame_body(f);
-    dil__work_view v = {0};
+    dil__work_view v = {.head.value_bytes = value_bytes};
     v.head.stage = dil_get_u32(&r);
     v.head.n_tokens = dil_get_u32(&r);
     v.head.n_begin = dil_get_u32(&r);
@@ -115,7 +116,7 @@ dil_status dil__work_get(const dil_frame *f, uint32_t n_ctx, uint32_t n_seq, uin
     size_t n = v.head.n_tokens;
     v.batch = (dil_batch){.n_tokens = v.head.n_tokens, .token = (const int32_t *)(const void *)p, .pos = (const int32_t *)(const void *)(p + 4 * n),
                           .seq = (const int32_t *)(const void *)(p + 8 * n), .want = p + 12 * n};
-    v.hidden = v.head.n_hidden ? (const float *)(const void *)(start + hidden_offset(&v.head)) : NULL;
+    v.hidden = v.head.n_hidden ? start + hidden_offset(&v.head) : NULL;
     dil_status s = check_batch(&v, n_ctx, n_seq, n_vocab, err);
     if (s == DIL_OK) *out = v;
     return s;

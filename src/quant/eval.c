@@ -21,6 +21,8 @@ dil_status dil__eval_start(dil__eval *e, uint32_t n_ctx, dil_err *err)
     if (!e->student_rows || (e->has_teacher && !e->teacher_rows) || !e->score)
         return dil_fail(err, DIL_EMEMORY, "out of memory for %u rows of %zu logits", e->rows_max, n_vocab);
     int threads = e->opts->n_threads;
+    e->student.n_parts = e->opts->stages;
+    e->student.wire = e->opts->wire;
     dil_status st = dil__session_start(&e->student, e->opts->device, threads, n_ctx, e->progress, err);
     if (st == DIL_OK && e->has_teacher) st = dil__session_start(&e->teacher, e->opts->device, threads, n_ctx, e->progress, err);
     return st;

@@ -2,6 +2,8 @@
  * follow each other in a data set, and the paragraph is most of the prompt. */
 #include "quant/session.h"
 
+#include "base/wire.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +48,38 @@ dil_status dil__session_floats(dil__session *s, int n_threads, dil_err *err)
     return st;
 }
 
+/* The blocks split evenly, as a ring of nodes would hold them. */
+static dil_status open_parts(dil__session *s, dil_stage_opts *o, const dil_progress *progress, dil_err *err)
+{
+    uint32_t n = s->n_parts, last = o->last_layer;
+    if (n > s->arch.n_blocks || n > sizeof s->rest / sizeof *s->rest) return dil_fail(err, DIL_EUSAGE, "%u stages of %u blocks: at most 16, each with a block", n, s->arch.n_blocks);
+    for (int i = 0; i < 2; i++) s->hidden[i] = calloc(s->max_batch, s->arch.n_embd * sizeof *s->hidden[i]);
+    s->narrow = calloc(s->max_batch, s->arch.n_embd * sizeof(float));
+    if (!s->hidden[0] || !s->hidden[1] || !s->narrow) return dil_fail(err, DIL_EMEMORY, "no memory for hidden states");
+    dil_status st = DIL_OK;
+    for (uint32_t i = 0; i < n && st == DIL_OK; i++) {
+        o->last_layer = i + 1 < n ? s->arch.n_blocks * (i + 1) / n : last;
+        st = dil_stage_open(&s->arch, &s->weights, o, progress, i ? &s->rest[i - 1] : &s->stage, err);
+        o->first_layer = o->last_layer + 1;
+    }
+    return st;
+}
+
+/* Through all stages; between them hidden states are as they would arrive over a network. */
+static dil_status eval_parts(dil__session *s, const dil_batch *b, float *out, dil_err *err)
+{
+    uint32_t n = s->n_parts > 1 ? s->n_parts : 1;
+    dil_status st = dil_stage_eval(s->stage, b, NULL, n > 1 ? s->hidden[0] : out, err);
+    for (uint32_t i = 1; i < n && st == DIL_OK; i++) {
+        size_t values = (size_t)b->n_tokens * s->arch.n_embd;
+        float *in = s->hidden[(i - 1) % 2];
+        st = dil__wire_narrow(s->wire, in, values, s->narrow, err);
+        dil__wire_widen(s->wire, s->narrow, values, in);
+        if (st == DIL_OK) st = dil_stage_eval(s->rest[i - 1], b, in, i + 1 < n ? s->hidden[i % 2] : out, err);
+    }
+    return st;
+}
+
 dil_status dil__session_start(dil__session *s, const char *device, int n_threads, uint32_t n_ctx, const dil_progress *progress,
                               dil_err *err)
 {
@@ -59,12 +93,16 @@ dil_status dil__session_start(dil__session *s, const char *device, int n_threads
         return dil_fail(err, DIL_EMEMORY, "%s: out of memory for %u tokens of context", dil_gguf_path(s->gguf), n_ctx);
     dil_stage_opts o = {.device = device, .n_threads = n_threads, .last_layer = s->arch.n_blocks + 1, .n_ctx = n_ctx, .n_seq = 1,
                         .max_batch = s->max_batch, .kv_type = DIL_TYPE_F16};
-    return dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
+    return s->n_parts > 1 ? open_parts(s, &o, progress, err) : dil_stage_open(&s->arch, &s->weights, &o, progress, &s->stage, err);
 }
 
 void dil__session_close(dil__session *s)
 {
     dil_stage_close(s->stage);
+    for (uint32_t i = 1; i < s->n_parts && i < sizeof s->rest / sizeof *s->rest; i++) dil_stage_close(s->rest[i - 1]);
+    free(s->hidden[0]);
+    free(s->hidden[1]);
+    free(s->narrow);
     dil_tokenizer_free(s->tok);
     dil_gguf_close(s->gguf);
     dil__variant_fini(&s->floats);
@@ -79,6 +117,7 @@ uint32_t dil__session_keep(dil__session *s, const int32_t *ids, uint32_t n)
     uint32_t k = 0;
     while (k < n && k < s->n_cached && ids[k] == s->cached[k]) k++;
     if (k < s->n_cached) dil_stage_seq_trim(s->stage, 0, k);
+    for (uint32_t i = 1; k < s->n_cached && i < s->n_parts; i++) dil_stage_seq_trim(s->rest[i - 1], 0, k);
     s->n_cached = k;
     return k;
 }
@@ -90,7 +129,7 @@ static dil_status feed_batch(dil__session *s, const int32_t *ids, uint32_t n, ui
         s->want[i] = i + n_want >= n;
     }
     dil_batch b = {.n_tokens = n, .token = ids, .pos = s->pos, .want = s->want};
-    dil_status st = dil_stage_eval(s->stage, &b, NULL, n_want ? out : NULL, err);
+    dil_status st = eval_parts(s, &b, n_want ? out : NULL, err);
     if (st != DIL_OK) return st;
     memcpy(s->cached + s->n_cached, ids, n * sizeof *ids);
     s->n_cached += n;

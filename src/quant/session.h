@@ -18,6 +18,11 @@ typedef struct dil__session {
     dil__variant floats;
     dil_tokenizer *tok;
     dil_stage *stage;
+    uint32_t n_parts;        /* set before start: stages in a row, at most 16; 0: one */
+    dil_type wire;           /* and how hidden states travel between them: F32 (0), F16, BF16 */
+    dil_stage *rest[16];     /* [n_parts - 1] the others */
+    float *hidden[2];        /* [max_batch][n_embd] between them */
+    uint16_t *narrow;        /* [max_batch][n_embd] */
     uint32_t n_ctx, max_batch;
     int32_t *cached;   /* [n_ctx] what the KV cache holds */
     uint32_t n_cached;
