@@ -11,11 +11,11 @@ typedef struct dil__synthetic_opts {
     /* The type of a linear tensor; NULL: F32. Where a row does not divide into the type's blocks the call fails. */
     dil_type (*type_of)(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *t);
     void *ctx;
-    uint32_t distinct_rows; /* so many rows are made and then repeated: quantizing is slow; 0: all differ */
+    bool from_pool; /* linear tensors are drawn from a pool of quantized blocks of their type, for speed; else each value is drawn */
     uint64_t seed;
 } dil__synthetic_opts;
 
-/* Normal weights of deviation 1/sqrt(n_in), norms near one, small biases: hidden states stay of the size that real ones have. */
+/* Normal weights of deviation 1/sqrt(n_in) (from a pool: 1/sqrt(n_embd)), norms near one, small biases: hidden states stay of the size that real ones have. */
 dil_status dil__synthetic_new(const dil_arch *a, const dil__synthetic_opts *o, dil__synthetic **out, dil_err *err);
 void dil__synthetic_free(dil__synthetic *s);
 dil_weights dil__synthetic_weights(const dil__synthetic *s);

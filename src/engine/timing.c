@@ -9,7 +9,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DISTINCT_ROWS 8         /* quantizing to some types is slow; kernels do not care */
 #define SET_BYTES_MIN (32u << 20)
 #define SET_BYTES_MAX (96u << 20) /* bounds time and memory; a cache larger than this would be measured too warm */
 #define COPIES_MAX 64u
@@ -27,6 +26,7 @@ typedef struct timing {
     float *in, *out;
     int32_t *token, *pos;
     uint8_t *want;
+    dil_sampler *sampler; /* of a head */
     dil_err *err;
 } timing;
 
@@ -53,7 +53,7 @@ static uint32_t count_copies(const dil_arch *a, uint32_t layer, const dil_type *
 {
     if (layer == 0 || layer > a->n_blocks) return 1;
     long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    uint64_t want = cache > 0 ? (uint64_t)cache * 3 / 2 : SET_BYTES_MIN, bytes = layer_bytes(a, layer, types);
+    uint64_t want = cache > 0 ? (uint64_t)cache * 2 : SET_BYTES_MIN, bytes = layer_bytes(a, layer, types);
     if (want < SET_BYTES_MIN) want = SET_BYTES_MIN;
     if (want > SET_BYTES_MAX) want = SET_BYTES_MAX;
     uint64_t n = bytes ? (want + bytes - 1) / bytes : 1;
@@ -97,6 +97,8 @@ static dil_status run_once(timing *t, dil_stage *s, uint32_t n_tokens, double *s
     dil_batch b = {.n_tokens = n_tokens, .token = t->token, .pos = t->pos, .want = t->want};
     int64_t start = dil_now_ns();
     dil_status status = dil_stage_eval(s, &b, t->in, t->out, t->err);
+    float logprob;
+    if (!status && t->sampler) dil_sampler_pick(t->sampler, t->out, &logprob); /* the last stage chooses the token */
     *sec = (double)(dil_now_ns() - start) * 1e-9;
     return status;
 }
@@ -116,10 +118,11 @@ static dil_status series(timing *t, uint32_t copies, uint32_t n_tokens, int max_
     dil_status status = open_copies(t, copies, &s);
     if (status) return status;
     status = run_once(t, s, n_tokens, &first);
-    while (!status && n < max_runs && dil_now_ns() + (int64_t)(first * 1e9) < deadline) status = run_once(t, s, n_tokens, &x[n++]);
+    do {
+        if (!status) status = run_once(t, s, n_tokens, &x[n++]);
+    } while (!status && n < max_runs && dil_now_ns() + (int64_t)(first * 1e9) < deadline);
     dil_stage_close(s);
     if (status) return status;
-    if (n == 0) x[n++] = first;
     qsort(x, (size_t)n, sizeof *x, by_value);
     *median = x[n / 2] / ((double)n_tokens * copies);
     *spread = x[n / 2] > 0 ? (x[n * 3 / 4] - x[n / 4]) / x[n / 2] : 0;
@@ -130,14 +133,17 @@ static dil_status measure(timing *t, double limit_sec, dil_layer_time *out)
 {
     int64_t start = dil_now_ns(), limit = (int64_t)(limit_sec * 1e9);
     dil__synthetic_opts o = {.first_layer = t->first, .last_layer = t->last, .type_of = type_of, .ctx = (void *)(uintptr_t)t->types,
-                             .distinct_rows = DISTINCT_ROWS, .seed = 1};
+                             .from_pool = true, .seed = 1};
     dil_status s = dil__synthetic_new(&t->arch, &o, &t->data, t->err);
     if (!s) s = make_inputs(t);
+    dil_sampler_opts greedy = {0};
+    if (!s && t->last == t->arch.n_blocks + 1 && !(t->sampler = dil_sampler_new(&greedy, t->arch.n_vocab))) s = dil_fail(t->err, DIL_EMEMORY, "timing: no memory for a sampler");
     dil_layer_time r = {0};
     if (!s) s = series(t, t->copies, 1, DECODE_RUNS, start + (int64_t)((double)limit * DECODE_SHARE), &r.decode_sec, &r.decode_spread);
     if (!s) s = series(t, 1, t->n_batch, PREFILL_RUNS, start + limit, &r.prefill_sec, &r.prefill_spread);
     if (!s) *out = r;
     dil__synthetic_free(t->data);
+    dil_sampler_free(t->sampler);
     free(t->in);
     free(t->out);
     free(t->token);

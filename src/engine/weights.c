@@ -1,13 +1,17 @@
 /* A stage's weights on its device. Every tensor of its layers finds its place in the structs by name; linear weights go where
- * the device has a faster layout for their type (CPU_REPACK and its kin), the rest is used where the source holds it when the
- * device can read it there, and copied otherwise. The look-up table of the embedding stays in plain layout; a tied head whose
- * type has a faster layout is therefore held twice. Whether its speed is worth the memory has not been measured yet; of a
- * mapped plain table only the rows of tokens that occur are ever read. */
+ * the device has a faster layout for their type (CPU_REPACK and its kin). The other weights that are multiplied with are copied into huge
+ * pages where the memory at hand allows it: a file's pages are small, and walking their tables took a sixth of the time of a
+ * token (SmolLM2 Q4_1, one thread: 1.19 times as fast copied). What is only looked up by rows, and norms, is used where the source holds it
+ * when the device can read it there. The look-up table of the embedding stays in plain layout; a tied head whose type has a
+ * faster layout is therefore held twice. Whether its speed is worth the memory has not been measured yet; of a mapped plain
+ * table only the rows of tokens that occur are ever read. */
 #include "engine/internal.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 typedef struct place { /* where a tensor of this name goes */
     const char *name;
@@ -179,8 +183,8 @@ static void choose_place(loader *L, item *it)
             return;
         }
     }
-    bool aligned = it->source && (uintptr_t)it->source->data % 32 == 0;
-    if (d->is_cpu && (aligned || !it->source)) it->buft = NULL;
+    bool aligned = it->source && (uintptr_t)it->source->data % 32 == 0, multiplied = it->what.linear && (head || !is_lookup(it));
+    if (d->is_cpu && (aligned || !it->source) && (L->no_repack || !multiplied)) it->buft = NULL;
 }
 
 static dil_status describe(loader *L)
@@ -200,8 +204,11 @@ static dil_status describe(loader *L)
     for (size_t i = 0; i < L->n; i++) {
         item *it = &L->items[i];
         bool tied = it->slot == &L->w->output.w && it->what.shared && L->w->embd.w == NULL;
-        for (size_t j = 0; tied && j < L->n; j++) {
-            if (L->items[j].slot == &L->w->embd.w && L->items[j].buft == it->buft) it->t = L->items[j].t;
+        bool plain = it->buft == NULL || it->buft == L->device->buft;
+        for (size_t j = 0; tied && plain && j < L->n; j++) {
+            if (L->items[j].slot != &L->w->embd.w) continue;
+            L->items[j].buft = it->buft;
+            it->t = L->items[j].t;
         }
     }
     for (size_t i = 0; i < L->n; i++) *L->items[i].slot = L->items[i].t;
@@ -260,6 +267,16 @@ static uint64_t aligned_size(ggml_backend_buffer_type_t buft, const struct ggml_
     return (size + align - 1) / align * align;
 }
 
+/* One reading of the page tables then covers 2 MiB instead of 4 KiB. A hint: where there are no huge pages, nothing changes. */
+static void ask_for_huge_pages(const loader *L, ggml_backend_buffer_t b)
+{
+    if (!L->device->is_cpu) return;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)ggml_backend_buffer_get_base(b);
+    uintptr_t end = (from + ggml_backend_buffer_get_size(b)) / page * page;
+    from = (from + page - 1) / page * page;
+    if (from < end) (void)madvise((void *)from, end - from, MADV_HUGEPAGE);
+}
+
 static dil_status check_memory(loader *L, uint64_t weights)
 {
     uint64_t at_hand = dil__device_free_bytes(L->device), need;
@@ -285,6 +302,7 @@ static dil_status alloc_items(loader *L, ggml_backend_buffer_type_t buft)
     }
     ggml_backend_buffer_set_usage(b, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     L->w->device_bytes += ggml_backend_buffer_get_size(b);
+    ask_for_huge_pages(L, b);
     char *at = ggml_backend_buffer_get_base(b);
     for (size_t i = 0; i < L->n; i++) {
         if (L->items[i].buft != buft || is_alias(L, i)) continue;
@@ -315,11 +333,31 @@ static void pretend(loader *L)
     for (size_t i = 0; i < L->n; i++) L->items[i].t->data = unconst(L->items);
 }
 
+static uint64_t copied_bytes(const loader *L)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < L->n; i++) {
+        if (L->items[i].buft && !is_alias(L, i)) sum += aligned_size(L->items[i].buft, L->items[i].t);
+    }
+    return sum;
+}
+
+/* Copies that only make things faster give way to a model that fits. */
+static void map_what_can_be(loader *L)
+{
+    for (size_t i = 0; i < L->n; i++) {
+        item *it = &L->items[i];
+        if (it->buft == L->device->buft && (uintptr_t)it->source->data % 32 == 0) it->buft = NULL;
+    }
+}
+
 static dil_status place_items(loader *L, const dil_progress *progress)
 {
-    uint64_t copied = 0;
-    for (size_t i = 0; i < L->n; i++) {
-        if (L->items[i].buft && !is_alias(L, i)) copied += aligned_size(L->items[i].buft, L->items[i].t);
+    uint64_t copied = copied_bytes(L), need;
+    bool fits = dil_add_u64(copied, L->other_bytes, &need) && need <= dil__device_free_bytes(L->device);
+    if (!fits && L->device->is_cpu) {
+        map_what_can_be(L);
+        copied = copied_bytes(L);
     }
     dil_status s = check_memory(L, copied);
     if (!s) s = map_items(L);

@@ -86,7 +86,8 @@ static dil_status dial_next(dil__net_session *s, dil__part *p, dil_err *err)
     return p->out ? DIL_OK : dil__dial(s->env->zmq, p->spec.next.address, p->spec.next.key, s->env->key, &p->out, err);
 }
 
-static dil_status compute(dil__net_session *s, dil__part *p, const dil__work_view *v, float *out, uint64_t *compute_ns, dil_err *err)
+/* The last stage chooses tokens too: that is its computing. */
+static dil_status compute(dil__net_session *s, dil__part *p, const dil__work_view *v, float *out, uint32_t *n_rows, uint64_t *compute_ns, dil_err *err)
 {
     dil_status st = begin_slots(s, p, v, err);
     if (st != DIL_OK || v->head.n_tokens == 0) return st;
@@ -97,6 +98,7 @@ static dil_status compute(dil__net_session *s, dil__part *p, const dil__work_vie
         in = s->wide_in;
     }
     st = s->env->engine->eval(p->stage, &v->batch, in, out, err);
+    if (st == DIL_OK && !p->spec.next.address[0]) st = dil__picker_pick(&s->picker, &v->batch, out, s->rows, n_rows, err);
     wait_throttle(s, dil_now_ns() - t0);
     uint64_t took = (uint64_t)(dil_now_ns() - t0);
     *compute_ns = v->head.compute_ns + took;
@@ -110,8 +112,7 @@ static dil_status finish_ring(dil__net_session *s, dil__part *p, const dil_frame
 {
     uint64_t ns = v->head.compute_ns;
     uint32_t n = 0;
-    dil_status st = compute(s, p, v, s->logits, &ns, err);
-    if (st == DIL_OK && v->head.n_tokens) st = dil__picker_pick(&s->picker, &v->batch, s->logits, s->rows, &n, err);
+    dil_status st = compute(s, p, v, s->logits, &n, &ns, err);
     if (st != DIL_OK) return st;
     dil__id to;
     pthread_mutex_lock(&s->lock);
@@ -146,7 +147,7 @@ static dil_status pass_on(dil__net_session *s, dil__part *p, const dil_frame *f,
     void *hidden;
     dil__work_put(out, s->id, f->id, f->epoch, &h, &v->batch, NULL, &hidden);
     bool narrow = s->load.wire != DIL_TYPE_F32;
-    st = compute(s, p, v, narrow ? s->wide_out : hidden, &h.compute_ns, err);
+    st = compute(s, p, v, narrow ? s->wide_out : hidden, NULL, &h.compute_ns, err);
     if (st == DIL_OK && narrow) st = dil__wire_narrow(s->load.wire, s->wide_out, (size_t)h.n_tokens * h.n_hidden, hidden, err);
     if (st == DIL_OK) {
         dil__work_patch(out, &h, v);
