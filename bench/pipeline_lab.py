@@ -112,14 +112,15 @@ class Net:
         finally:
             end(server)
 
-    def start_nodes(self):
+    def start_nodes(self, throttle=None):
         keys = os.path.join(self.tmp, "keys")
-        made = subprocess.run([DILEMMA, "keys", "cluster", keys] + NODES, check=True, capture_output=True, text=True, timeout=60).stdout
-        public = dict(line.split() for line in made.splitlines())
+        if not os.path.exists(keys): subprocess.run([DILEMMA, "keys", "cluster", keys] + NODES, check=True, capture_output=True, timeout=60)
+        public = {n: open("%s/%s.pub" % (keys, n)).read().split()[-1] for n in NODES}
         for n in NODES:
             log = open(os.path.join(self.tmp, n + ".log"), "w")
             p = subprocess.Popen(self.inside(n, [DILEMMA, "node", "--listen", address(n) + ":7100", "--memory", "1G", "-t", "1", "--key", "%s/%s.key" % (keys, n),
-                                                 "--allow", keys + "/allowed", "--cache", os.path.join(self.tmp, "cache-" + n)]),
+                                                 "--allow", keys + "/allowed", "--cache", os.path.join(self.tmp, "cache-" + n),
+                                                 "--throttle", str((throttle or {}).get(n, 1))]),
                                  stdout=subprocess.PIPE, stderr=log, text=True)
             self.procs.append(p)
             if "listening on" not in p.stdout.readline(): raise RuntimeError("node %s does not start: %s" % (n, open(log.name).read()))
@@ -162,10 +163,10 @@ json.dump({"sec": time.monotonic() - t0, "answers": out}, sys.stdout)
 class Ring:
     """`dilemma serve` over the nodes, in the entry's namespace; ready when the block begins."""
 
-    def __init__(self, net, model, plan, options):
-        self.net, path = net, os.path.join(net.tmp, "plan.json")
+    def __init__(self, net, model, plan, options, node=NODES[0]):
+        self.net, self.node, path = net, node, os.path.join(net.tmp, "plan.json")
         with open(path, "w") as f: json.dump(plan, f)
-        self.command = net.inside(NODES[0], [DILEMMA, "serve", "--quiet", "--model", model, "--plan", path, "--cluster", os.path.join(net.tmp, "cluster.json"),
+        self.command = net.inside(node, [DILEMMA, "serve", "--quiet", "--model", model, "--plan", path, "--cluster", os.path.join(net.tmp, "cluster.json"),
                                              "--key", os.path.join(net.tmp, "keys/coordinator.key"), "--port", "0"] + options)
 
     def __enter__(self):
@@ -181,7 +182,7 @@ class Ring:
         end(self.p)
 
     def batch(self, bodies):
-        r = subprocess.run(self.net.inside(NODES[0], [sys.executable, "-c", ASK, self.url]), input=json.dumps(bodies), capture_output=True, text=True, timeout=400)
+        r = subprocess.run(self.net.inside(self.node, [sys.executable, "-c", ASK, self.url]), input=json.dumps(bodies), capture_output=True, text=True, timeout=400)
         if r.returncode or not r.stdout: raise RuntimeError(r.stderr[-800:])
         return json.loads(r.stdout)
 
