@@ -189,6 +189,11 @@ class Ring:
     def ask(self, prompt, n, **how):
         return self.batch([{"prompt": prompt, "max_tokens": n, "temperature": 0, **how}])["answers"][0]
 
+    def metrics(self):
+        r = subprocess.run(self.net.inside(self.node, [sys.executable, "-c", "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())",
+                                                       self.url.rsplit("/", 1)[0] + "/metrics"]), capture_output=True, text=True, timeout=60, check=True)
+        return {line.split()[0]: float(line.split()[1]) for line in r.stdout.splitlines() if line and line[0] != "#"}
+
     def many(self, streams, n):
         """Tokens a second of that many streams at once; each has a prompt of its own."""
         self.batch([{"prompt": "warm up", "max_tokens": 4, "temperature": 0}] * streams)

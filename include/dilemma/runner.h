@@ -68,6 +68,7 @@ typedef struct dil_runner_state {
     uint64_t tokens_in, tokens_out, requests, failures; /* since start */
     uint64_t n_guessed, n_right; /* tokens guessed ahead, and how many of them came */
     double token_sec;      /* seconds a token of the running streams, smoothed; 0 before the first */
+    double round_sec, compute_sec; /* a decoding round through a ring: whole, and the stages' own part, smoothed; 0 without a ring */
 } dil_runner_state;
 void dil_runner_get_state(dil_runner *r, dil_runner_state *out); /* any thread */
 void dil_runner_close(dil_runner *r); /* ends running requests with DIL_ECANCELED */

@@ -234,6 +234,7 @@ static dil_status read_openai(reader *r)
     if (s == DIL_OK) s = read_int(r, "max_tokens", 1, DIL_API_TOKENS_MAX, &max_tokens);
     if (s == DIL_OK) s = read_int(r, "max_completion_tokens", 1, DIL_API_TOKENS_MAX, &max_tokens);
     q->max_tokens = (uint32_t)max_tokens;
+    if (s == DIL_OK) s = read_bool(r, "ignore_eos", &q->ignore_eos);
     json_int_t n = 1;
     if (s == DIL_OK) s = read_int(r, "n", 1, DIL_API_CHOICES_MAX, &n);
     q->n = (uint32_t)n;

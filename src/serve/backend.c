@@ -1,6 +1,8 @@
 /* A runner and a tokenizer as the server's backend. */
 #include "serve/backend.h"
 
+#include <dilemma/coordinator.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +51,12 @@ static void cancel(void *ctx, uint64_t id)
 
 static void state(void *ctx, dil_runner_state *out)
 {
-    dil_runner_get_state(((pair *)ctx)->runner, out);
+    dil_runner *r = ((pair *)ctx)->runner;
+    dil_ring_timing t;
+    dil_runner_get_state(r, out);
+    dil_ring_get_timing(r, &t);
+    out->round_sec = t.round_sec;
+    out->compute_sec = t.compute_sec;
 }
 
 static void free_pair(void *ctx)

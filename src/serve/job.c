@@ -301,7 +301,7 @@ static dil_status submit(dil__job *j, dil_err *err)
     bool openai_text = j->req.form == DIL_API_OPENAI_COMPLETION;
     uint32_t max_tokens = j->req.max_tokens ? j->req.max_tokens : openai_text ? 16 : state.n_ctx;
     dil_gen_req r = {.prompt = ids.id, .n_prompt = ids.n, .max_tokens = max_tokens ? max_tokens : 1, .sampler = j->req.sampler,
-                     .stop = j->backend.stop, .n_stop = j->backend.n_stop, .n_top = j->req.n_top};
+                     .stop = j->backend.stop, .n_stop = j->req.ignore_eos ? 0 : j->backend.n_stop, .n_top = j->req.n_top};
     uint32_t n_resumed = 0;
     if (j->req.retry) r.resumed = dil__retry_known(j->req.retry, &n_resumed, &r.resumed_stop);
     r.n_resumed = n_resumed;

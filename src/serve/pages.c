@@ -108,6 +108,8 @@ static enum MHD_Result page_metrics(dil__request *q)
     metric(&b, "requests_queued", "gauge", "Generations that wait.", st.n_queued);
     metric(&b, "queue_limit", "gauge", "Generations that may wait; more are answered 429.", st.queue_max);
     metric(&b, "token_seconds", "gauge", "Seconds a token of a running stream, smoothed.", st.token_sec);
+    metric(&b, "round_seconds", "gauge", "Seconds of a decoding round through the stages, smoothed; 0: no ring.", st.round_sec);
+    metric(&b, "round_compute_seconds", "gauge", "What the stages computed of it; the rest is links.", st.compute_sec);
     dil_buf_printf(&b, "# HELP dilemma_http_responses_total Responses by class of status.\n# TYPE dilemma_http_responses_total counter\n");
     pthread_mutex_lock(&q->s->lock);
     for (int i = 2; i < 6; i++)
