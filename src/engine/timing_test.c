@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -42,9 +43,9 @@ static void every_layer_and_type_is_timed_within_its_limit(void **state)
                 for (size_t i = 0; i < n; i++) types[i] = dil_type_fits_row(type[k], t[i].ne[0]) ? type[k] : DIL_TYPE_Q4_0;
                 dil_layer_time r = {0};
                 dil_err err = {0};
-                int64_t start = dil_now_ns();
+                clock_t start = clock(); /* CPU time: the machine may be busy */
                 if (dil_engine_time_layer(&a, layer, types, NULL, 1, 20, 32, 0.1, &r, &err)) fail_msg("%s", err.text);
-                assert_true(dil_now_ns() - start < 5000000000); /* far beyond the limit: the machine may be busy */
+                assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 5); /* far beyond the limit */
                 assert_true(r.decode_sec > 0 && r.decode_sec < 1 && r.prefill_sec > 0 && r.prefill_sec < 1);
                 assert_true(r.decode_spread >= 0 && r.prefill_spread >= 0);
             }
