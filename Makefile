@@ -6,7 +6,7 @@ JOBS := $(shell nproc)
 MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := release
-.PHONY: release deps demo test soak bench san fuzz lint install clean help
+.PHONY: release deps demo test soak bench san fuzz lint install package clean help
 
 release: deps           ## build build/release/dilemma (fetches what it builds on first)
 	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
@@ -56,6 +56,9 @@ lint: release           ## folder layers, header self-containment, warnings unde
 
 install: release        ## into PREFIX (default /usr/local)
 	@cmake --install build/release --prefix $${PREFIX:-/usr/local}
+
+package: release        ## a .deb in build/release
+	@cd build/release && cpack -G DEB
 
 clean:                  ## remove what was built, keep the dependencies
 	@rm -rf build/release build/asan build/tsan build/fuzz build/clang

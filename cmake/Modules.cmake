@@ -99,7 +99,3 @@ if(DILEMMA_FUZZ)
     target_link_libraries(${name} PRIVATE dilemma_lib)
   endforeach()
 endif()
-
-include(GNUInstallDirs)
-install(TARGETS dilemma dilemma_lib)
-install(DIRECTORY include/dilemma DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})

@@ -72,8 +72,8 @@ try:
         check("its history is kept, for nobody else", "Name" in hist.read_text() and hist.stat().st_mode & 0o77 == 0, hist)
         t = Terminal("chat", "--url", s.base, "--temperature", "1", "--seed", "1")
         t.until(">>> ")
-        t.say("\x1b[A")
-        t.until("more")
+        t.say("\x1b[A")                     # the last line of the chat before
+        t.until("/bye")
         t.say("\x15Write a very long story.\n")
         s.wait_metric("requests_active", lambda v: v == 1)
         t.say("\x03")                       # Ctrl-C

@@ -2,6 +2,8 @@
  * and completions would each need a second table. */
 #include "cli/cli.h"
 
+#include "cli/describe.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -177,6 +179,10 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
                   size_t min_pos, size_t max_pos)
 {
     const char *cmd = argv[0];
+    if (dil_cli_describing != DIL_CLI_RUN) {
+        dil_cli_describe(cmd, usage, about, opts);
+        return 0;
+    }
     bool only_words = false;
     for (int i = 1; i < argc; i++) {
         const char *w = argv[i];

@@ -1,5 +1,5 @@
-/* cli/cli.h - the frame of every subcommand: one table of options each, from which parsing, --help (and later man pages and
- * completions) come; log and progress on standard error; results on standard output.
+/* cli/cli.h - the frame of every subcommand: one table of options each, from which parsing, --help, man pages and
+ * completions come; log and progress on standard error; results on standard output.
  *
  * A subcommand is one file cmd_NAME.c that defines `const dil_cli_cmd dil_cli_NAME` and is listed in main.c. */
 #ifndef DIL_CLI_CLI_H
@@ -38,6 +38,8 @@ typedef struct dil_cli_cmd {
     const char *summary;              /* one line of `dilemma --help` */
     int (*run)(int argc, char **argv); /* argv[0] is the subcommand's name; returns the exit status */
 } dil_cli_cmd;
+
+extern const dil_cli_cmd *const dil_cli_commands[]; /* main.c; ends with NULL */
 
 /* Parses argv against the table; positional words go to pos. The common options --help, --quiet and --verbose are added.
  * Returns -1 to go on, else the exit status to return at once (0 after --help, 2 after a usage error said on stderr).

@@ -1,5 +1,6 @@
 /* The table of subcommands, and nothing else. */
 #include "cli/cli.h"
+#include "cli/describe.h"
 
 #include <signal.h>
 #include <string.h>
@@ -19,8 +20,9 @@ extern const dil_cli_cmd dil_cli_node;
 extern const dil_cli_cmd dil_cli_probe;
 extern const dil_cli_cmd dil_cli_demo;
 extern const dil_cli_cmd dil_cli_up;
+extern const dil_cli_cmd dil_cli_man, dil_cli_completion;
 
-static const dil_cli_cmd *const commands[] = {
+const dil_cli_cmd *const dil_cli_commands[] = {
     &dil_cli_run,
     &dil_cli_bench,
     &dil_cli_pull,
@@ -43,6 +45,8 @@ static const dil_cli_cmd *const commands[] = {
     &dil_cli_probe,
     &dil_cli_demo,
     &dil_cli_up,
+    &dil_cli_man,
+    &dil_cli_completion,
     NULL
 };
 
@@ -50,10 +54,8 @@ static void print_commands(FILE *to)
 {
     fputs("dilemma " DILEMMA_VERSION " - runs a large language model over several small, unequal machines\n\n"
           "usage: dilemma COMMAND [options]      dilemma COMMAND --help tells more\n\n", to);
-    for (size_t i = 0; commands[i]; i++) fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\nexit status: 0 done, 2 usage, 3 malformed file or request, 4 unsupported, 5 not found, 6 i/o, 7 out of memory,\n"
-          "8 a limit or a store too small, 9 no plan meets the budgets, 10 timeout, 11 network, 12 not authorized, 13 busy,\n"
-          "14 canceled, 15 unusable data, 70 a bug of ours\n", to);
+    for (size_t i = 0; dil_cli_commands[i]; i++) fprintf(to, "  %-10s %s\n", dil_cli_commands[i]->name, dil_cli_commands[i]->summary);
+    dil_cli_write_statuses(to, false);
 }
 
 int main(int argc, char **argv)
@@ -71,8 +73,8 @@ int main(int argc, char **argv)
         puts("dilemma " DILEMMA_VERSION);
         return 0;
     }
-    for (size_t i = 0; commands[i]; i++) {
-        if (strcmp(argv[1], commands[i]->name) == 0) return commands[i]->run(argc - 1, argv + 1);
+    for (size_t i = 0; dil_cli_commands[i]; i++) {
+        if (strcmp(argv[1], dil_cli_commands[i]->name) == 0) return dil_cli_commands[i]->run(argc - 1, argv + 1);
     }
     return dil_cli_usage("unknown command '%s' (see dilemma --help)", argv[1]);
 }
