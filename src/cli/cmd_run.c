@@ -6,6 +6,8 @@
 #include "net/draft.h"
 #include "serve/textout.h"
 
+#include <dilemma/grammar.h>
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +17,8 @@ typedef struct options {
     const char *prompt, *device;
     int64_t n, threads, top_k, seed, context;
     double temp, top_p, min_p;
-    const char *ids, *logits, *speculate;
+    double repeat, presence, frequency;
+    const char *ids, *logits, *speculate, *schema;
     bool chat, json, exact;
     int depth; /* of speculation */
 } options;
@@ -25,6 +28,8 @@ typedef struct generation {
     dil_tokenizer *tok;
     dil_stage *stage;
     dil_sampler *sampler;
+    dil_grammar_vocab *pieces; /* of --json-schema */
+    dil_grammar *grammar;
     dil_ids prompt;
     int32_t *id; /* [n] generated */
     uint32_t n;
@@ -44,6 +49,20 @@ static dil_status read_prompt(const options *o, generation *g, dil_err *err)
     if (strcmp(o->prompt, "-") == 0) return dil_file_read("-", &g->given, err);
     if (!dil_buf_append(&g->given, o->prompt, strlen(o->prompt))) return dil_fail(err, DIL_ELIMIT, "the prompt is too long");
     return DIL_OK;
+}
+
+/* FILE, or "any" for any JSON object. */
+static dil_status read_schema(const char *file, generation *g, dil_err *err)
+{
+    if (!g->tok) return dil_fail(err, DIL_EUSAGE, "--json-schema wants a model with a tokenizer");
+    bool any = strcmp(file, "any") == 0;
+    dil_buf text;
+    dil_buf_init(&text, DIL_SCHEMA_BYTES_MAX);
+    dil_status s = any ? DIL_OK : dil_file_read(file, &text, err);
+    if (!s) s = dil_grammar_vocab_new(g->tok, &g->pieces, err);
+    if (!s) s = dil_grammar_json(g->pieces, any ? NULL : dil_buf_str(&text), text.len, &g->grammar, err);
+    dil_buf_fini(&text);
+    return s;
 }
 
 /* "1,2,3" */
@@ -112,6 +131,12 @@ static dil_status open_all(const options *o, const char *path, generation *g, di
     so.top_p = (float)o->top_p;
     so.min_p = (float)o->min_p;
     so.seed = (uint64_t)o->seed;
+    so.repeat_penalty = (float)o->repeat;
+    so.presence_penalty = (float)o->presence;
+    so.frequency_penalty = (float)o->frequency;
+    if (o->schema) s = read_schema(o->schema, g, err);
+    if (s) return s;
+    so.grammar = g->grammar;
     g->sampler = dil_sampler_new(&so, g->model.arch.n_vocab);
     g->id = calloc((size_t)o->n, sizeof *g->id);
     g->logits = calloc((size_t)g->model.arch.n_vocab * (1 + DIL__DRAFT_MAX), sizeof *g->logits);
@@ -285,6 +310,8 @@ static void close_all(generation *g)
 {
     dil_sampler_free(g->sampler);
     dil_stage_close(g->stage);
+    dil_grammar_free(g->grammar);
+    dil_grammar_vocab_free(g->pieces);
     dil_tokenizer_free(g->tok);
     dil_cli_model_close(&g->model);
     dil_ids_fini(&g->prompt);
@@ -298,7 +325,7 @@ static void close_all(generation *g)
 
 static int run(int argc, char **argv)
 {
-    options o = {.n = 128, .top_k = 40, .top_p = 0.95, .min_p = 0.05};
+    options o = {.n = 128, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat = 1};
     const dil_cli_opt opts[] = {
         {"--prompt", 'p', DIL_CLI_STR, &o.prompt, "TEXT", "the text to go on from; -: standard input", 0, 0, NULL},
         {"--tokens", 'n', DIL_CLI_INT, &o.n, "N", "at most so many tokens (default 128)", 1, 1 << 24, NULL},
@@ -308,6 +335,10 @@ static int run(int argc, char **argv)
         {"--top-p", 0, DIL_CLI_NUM, &o.top_p, "P", "sample among those that make up P; 1: all (default 0.95)", 0, 1, NULL},
         {"--min-p", 0, DIL_CLI_NUM, &o.min_p, "P", "leave out what is below P times the likeliest (default 0.05)", 0, 1, NULL},
         {"--seed", 0, DIL_CLI_INT, &o.seed, "S", "of the random numbers (default 0)", 0, 9e18, NULL},
+        {"--repeat-penalty", 0, DIL_CLI_NUM, &o.repeat, "X", "divides the logits of tokens that came already (default 1: off)", 0.01, 100, NULL},
+        {"--presence-penalty", 0, DIL_CLI_NUM, &o.presence, "X", "taken off the logits of tokens that came already (default 0)", -100, 100, NULL},
+        {"--frequency-penalty", 0, DIL_CLI_NUM, &o.frequency, "X", "the same for each time that they came (default 0)", -100, 100, NULL},
+        {"--json-schema", 0, DIL_CLI_STR, &o.schema, "FILE", "only text that is JSON of this schema; any: any JSON object", 0, 0, NULL},
         {"--context", 'c', DIL_CLI_INT, &o.context, "N", "tokens of context (default: as many as the call needs)", 1, 1 << 22, NULL},
         {"--threads", 't', DIL_CLI_INT, &o.threads, "N", "threads (default: all CPUs at hand)", 1, 512, NULL},
         {"--device", 0, DIL_CLI_STR, &o.device, "NAME", "where to compute (default CPU)", 0, 0, NULL},

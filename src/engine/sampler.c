@@ -1,6 +1,7 @@
 /* Choosing the next token. Candidates are the k best by a partial sort; nucleus and min-p then cut that list. With top-k off the
  * best few thousand are tried first, against the probability of all; only where the cut is not among them is everything sorted, and
  * where nothing cuts nothing is. Greedy is the lowest id among the largest logits, so that text does not depend on how ties fall. */
+#include "engine/grammar.h"
 #include "engine/rows.h"
 
 #include <dilemma/engine.h>
@@ -21,6 +22,7 @@ struct dil_sampler {
     uint32_t n_vocab;
     dil_rng rng;
     dil_logit_bias *bias; /* [n_bias] */
+    dil__grammar_run *run; /* NULL: no grammar */
     float *logit;       /* [n_vocab] after penalties, bias and grammar; NULL without them */
     uint32_t *count;    /* [n_vocab] how often a token was accepted; NULL without penalties */
     candidate *heap;    /* [n_vocab], [top_k] where that is on */
@@ -59,7 +61,9 @@ dil_sampler *dil_sampler_new(const dil_sampler_opts *o, uint32_t n_vocab)
     s->n_vocab = n_vocab;
     dil_rng_init(&s->rng, o->seed);
     s->heap = calloc(kept_by_top_k(s), sizeof *s->heap);
-    bool changes = penalises(o) || o->n_bias > 0, ok = s->heap && take_bias(s, o);
+    bool changes = penalises(o) || o->n_bias > 0 || o->grammar, ok = s->heap && take_bias(s, o);
+    if (o->grammar) s->run = dil__grammar_run_new(o->grammar);
+    ok = ok && (!o->grammar || s->run);
     if (changes) s->logit = malloc((size_t)n_vocab * sizeof *s->logit);
     if (penalises(o)) s->count = calloc(n_vocab, sizeof *s->count);
     if (!ok || (changes && !s->logit) || (penalises(o) && !s->count)) {
@@ -73,6 +77,7 @@ void dil_sampler_free(dil_sampler *s)
 {
     if (!s) return;
     free(s->bias);
+    dil__grammar_run_free(s->run);
     free(s->logit);
     free(s->count);
     free(s->heap);
@@ -99,6 +104,7 @@ static const float *changed(dil_sampler *s, const float *logits)
         int32_t t = s->bias[i].token;
         if (t >= 0 && (uint32_t)t < s->n_vocab) s->logit[t] += s->bias[i].bias;
     }
+    if (s->run) dil__grammar_run_mask(s->run, s->logit, s->n_vocab);
     return s->logit;
 }
 
@@ -207,6 +213,7 @@ static int32_t draw(dil_sampler *s, const candidate *c, uint32_t n)
         at -= (double)c[i].p;
         if (at < 0) return c[i].id;
     }
+    while (n > 1 && !(c[n - 1].p > 0)) n--; /* what is out is not what rounding leaves */
     return c[n - 1].id;
 }
 
@@ -231,6 +238,7 @@ int32_t dil_sampler_pick(dil_sampler *s, const float *logits, float *logprob)
 
 void dil_sampler_accept(dil_sampler *s, int32_t token)
 {
+    if (s->run) dil__grammar_run_accept(s->run, token);
     if (s->count && token >= 0 && (uint32_t)token < s->n_vocab) s->count[token]++;
 }
 
