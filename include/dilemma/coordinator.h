@@ -44,6 +44,14 @@ typedef struct dil_ring_opts {
 dil_status dil_runner_ring(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch,
                            const dil_ring_opts *opts, dil_runner **out, dil_err *err);
 
+/* The same plan on stock ggml RPC workers (llama.cpp's rpc-server): where a node's address is rpc://HOST:PORT. This process drives them one after the
+ * other, as llama.cpp does; the entry node may be this process itself. No keys, no encryption, and a worker that dies ends the process: both are
+ * ggml's. The protocol's version is checked first. weights: borrowed until the runner is closed.
+ * Errors: DIL_ENET (no answer), DIL_EUNSUPPORTED (another version; nodes of ours beside workers), DIL_EINFEASIBLE, DIL_ENOTFOUND, DIL_ELIMIT. */
+bool dil_plan_uses_rpc(const dil_plan *plan, const dil_cluster *cluster);
+dil_status dil_runner_rpc(const dil_plan *plan, const dil_cluster *cluster, const dil_weights *weights, const dil_arch *arch, const dil_stage_opts *opts,
+                          dil_runner **out, dil_err *err);
+
 /* Blocks until the ring is ready. Fails at once when waiting cannot help: DIL_ELIMIT (a node's memory: its numbers), DIL_EAUTH;
  * otherwise DIL_ETIMEOUT with what is missing, DIL_ECANCELED. progress: bytes in place over bytes of all nodes. */
 dil_status dil_ring_wait_ready(dil_runner *r, double timeout_sec, const dil_progress *progress, dil_err *err);

@@ -28,7 +28,7 @@ size_t dil_engine_devices(dil_device_info *out, size_t cap); /* writes up to cap
 /* --- stages -------------------------------------------------------------------------------------------------------- */
 
 typedef struct dil_stage_opts {
-    const char *device;      /* NULL: "CPU" */
+    const char *device;      /* NULL: "CPU"; "rpc://HOST:PORT": a stock ggml RPC worker */
     int n_threads;           /* 0: all this process may use */
     uint32_t first_layer, last_layer; /* inclusive, planner's numbering; 0 and n_blocks+1: the whole model */
     uint32_t n_ctx;          /* KV cells per sequence; 0: 2048 or the model's training context if that is less */

@@ -76,12 +76,16 @@ static void tell_model(const loaded *m)
 
 static dil_status open_runner(loaded *m, const dil_cli_serving *v, dil_err *err)
 {
+    dil_weights w = dil_gguf_weights(m->gguf);
+    if (v->plan && dil_plan_uses_rpc(v->plan, v->cluster)) {
+        dil_stage_opts o = {.n_threads = v->n_threads, .n_ctx = v->n_ctx, .n_seq = v->n_seq, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic};
+        return dil_runner_rpc(v->plan, v->cluster, &w, &m->arch, &o, &m->runner, err);
+    }
     if (v->plan) {
         dil_ring_opts o = {.key = v->key, .n_seq = v->n_seq, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .wire = v->wire, .fixed_shapes = v->deterministic,
                            .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = v->plan_path};
         return dil_runner_ring(v->plan, v->cluster, m->gguf, &m->arch, &o, &m->runner, err);
     }
-    dil_weights w = dil_gguf_weights(m->gguf);
     dil_stage_opts o = {.device = v->device, .n_threads = v->n_threads, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic,
                         .last_layer = m->arch.n_blocks + 1};
     return dil_runner_local(&m->arch, &w, &o, v->n_seq ? v->n_seq : 8, &m->runner, err);

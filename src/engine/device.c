@@ -2,6 +2,7 @@
  * directly and not through its backend object: that one grows its scratch with `new`, which ends the process when memory is
  * short, and shares one thread count among all. */
 #include "engine/internal.h"
+#include "engine/rpc.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -108,7 +109,12 @@ dil_status dil__device_open(const char *name, int n_threads, dil__start start, d
     dil__ggml_setup();
     dil__device d = {0};
     if (!name || !*name) name = "CPU";
-    d.dev = ggml_backend_dev_by_name(name);
+    if (dil__is_rpc(name)) {
+        dil_status status = dil__rpc_open(name, &d.dev, err);
+        if (status) return status;
+    } else {
+        d.dev = ggml_backend_dev_by_name(name);
+    }
     if (!d.dev) {
         char known[256] = "";
         size_t used = 0;

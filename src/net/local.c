@@ -1,6 +1,9 @@
-/* The pipe of one stage in this process: submit computes, wait hands the result over. It runs in the scheduler's own thread,
- * so that a token costs no hand-over between threads. */
+/* The pipe of stages that this process drives itself: one on its own device, or several in a row on ggml RPC workers. Submit computes, wait
+ * hands the result over, in the scheduler's own thread, so that a token costs no hand-over between threads. Workers compute one after
+ * the other: overlapping them would need a thread each, for an engine that is there to be compatible, not fast. */
+#include "net/message.h"
 #include "net/picker.h"
+#include "net/places.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -8,7 +11,9 @@
 
 typedef struct local {
     dil__pipe pipe;
-    dil_stage *stage;
+    dil_stage *stage[DIL__PARTS_MAX];
+    uint32_t n_stages;
+    float *hidden[2]; /* [max_batch][n_embd] between stages; NULL with one */
     dil__picker picker;
     float *logits;   /* [n_seq + DIL__DRAFT_MAX][n_vocab] */
     dil__row *rows;  /* [n_seq + DIL__DRAFT_MAX] */
@@ -19,15 +24,25 @@ typedef struct local {
     bool woken;
 } local;
 
+static dil_status eval(local *l, const dil_batch *b, dil_err *err)
+{
+    dil_status s = DIL_OK;
+    l->result.compute_sec = 0;
+    for (uint32_t i = 0; i < l->n_stages && s == DIL_OK; i++) {
+        s = dil_stage_eval(l->stage[i], b, i ? l->hidden[(i - 1) % 2] : NULL, i + 1 < l->n_stages ? l->hidden[i % 2] : l->logits, err);
+        l->result.compute_sec += (double)dil_stage_get_stats(l->stage[i]).last_eval_ns * 1e-9;
+    }
+    return s;
+}
+
 static dil_status compute(local *l, const dil__work *w, dil_err *err)
 {
     for (uint32_t i = 0; i < w->n_begin; i++) {
-        dil_stage_seq_trim(l->stage, w->begin[i].slot, 0);
+        for (uint32_t k = 0; k < l->n_stages; k++) dil_stage_seq_trim(l->stage[k], w->begin[i].slot, 0);
         dil_status s = dil__picker_begin(&l->picker, &w->begin[i], err);
         if (s != DIL_OK) return s;
     }
-    dil_status s = dil_stage_eval(l->stage, &w->batch, NULL, l->logits, err);
-    l->result.compute_sec = (double)dil_stage_get_stats(l->stage).last_eval_ns * 1e-9;
+    dil_status s = eval(l, &w->batch, err);
     return s == DIL_OK ? dil__picker_pick(&l->picker, &w->batch, l->logits, l->rows, &l->result.n_rows, err) : s;
 }
 
@@ -77,7 +92,9 @@ static void local_state(dil__pipe *p, dil_runner_state *out)
 static void local_close(dil__pipe *p)
 {
     local *l = (local *)p;
-    dil_stage_close(l->stage);
+    for (uint32_t i = 0; i < DIL__PARTS_MAX; i++) dil_stage_close(l->stage[i]);
+    free(l->hidden[0]);
+    free(l->hidden[1]);
     dil__picker_fini(&l->picker);
     pthread_mutex_destroy(&l->lock);
     pthread_cond_destroy(&l->changed);
@@ -88,7 +105,25 @@ static void local_close(dil__pipe *p)
 
 static const dil__pipe_ops local_ops = {local_submit, local_wait, local_wake, local_state, local_close};
 
-static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *weights, dil_stage_opts opts, dil_err *err)
+static dil_status open_stages(local *l, const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, const dil__place *place, uint32_t n, dil_err *err)
+{
+    for (int i = 0; i < 2 && n > 1; i++) {
+        l->hidden[i] = calloc(opts->max_batch > opts->n_seq ? opts->max_batch : opts->n_seq, arch->n_embd * sizeof *l->hidden[i]);
+        if (!l->hidden[i]) return dil_fail(err, DIL_EMEMORY, "no memory for hidden states");
+    }
+    for (; l->n_stages < n; l->n_stages++) {
+        const dil__place *p = &place[l->n_stages];
+        dil_stage_opts o = *opts;
+        o.first_layer = p->first_layer;
+        o.last_layer = p->last_layer;
+        if (p->device) o.device = p->device;
+        dil_status s = dil_stage_open(arch, weights, &o, NULL, &l->stage[l->n_stages], err);
+        if (s != DIL_OK) return s;
+    }
+    return DIL_OK;
+}
+
+static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *weights, dil_stage_opts opts, const dil__place *place, uint32_t n_stages, dil_err *err)
 {
     size_t n;
     uint32_t n_rows = opts.n_seq + DIL__DRAFT_MAX;
@@ -98,9 +133,9 @@ static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *
     l->rows = calloc(n_rows, sizeof *l->rows);
     if (!l->logits || !l->rows) return dil_fail(err, DIL_EMEMORY, "no memory for %zu bytes of logits", n);
     dil_status s = dil__picker_init(&l->picker, opts.n_seq, arch->n_vocab, err);
-    if (s == DIL_OK) s = dil_stage_open(arch, weights, &opts, NULL, &l->stage, err);
+    if (s == DIL_OK) s = open_stages(l, arch, weights, &opts, place, n_stages, err);
     if (s != DIL_OK) return s;
-    const dil_stage_opts *got = dil_stage_get_opts(l->stage);
+    const dil_stage_opts *got = dil_stage_get_opts(l->stage[0]);
     uint32_t chunk = got->max_batch < DIL__CHUNK ? got->max_batch : DIL__CHUNK;
     l->pipe.n_ctx = got->n_ctx;
     l->pipe.n_seq = opts.n_seq;
@@ -111,8 +146,8 @@ static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *
     return DIL_OK;
 }
 
-dil_status dil_runner_local(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, uint32_t n_seq,
-                            dil_runner **out, dil_err *err)
+dil_status dil__runner_places(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, uint32_t n_seq, const dil__place *place,
+                              uint32_t n_places, dil_runner **out, dil_err *err)
 {
     if (n_seq < 1 || n_seq > DIL__SLOTS_MAX)
         return dil_fail(err, DIL_EUSAGE, "%u sequences at once, allowed 1 to %d", n_seq, DIL__SLOTS_MAX);
@@ -123,13 +158,18 @@ dil_status dil_runner_local(const dil_arch *arch, const dil_weights *weights, co
     pthread_cond_init(&l->changed, NULL);
     dil_stage_opts o = *opts;
     o.n_seq = n_seq;
-    o.first_layer = 0;
-    o.last_layer = dil_arch_n_layers(arch) - 1;
     if (!o.max_batch) o.max_batch = DIL__CHUNK;
-    dil_status s = open_local(l, arch, weights, o, err);
+    dil_status s = open_local(l, arch, weights, o, place, n_places, err);
     if (s != DIL_OK) {
         local_close(&l->pipe);
         return s;
     }
     return dil__runner_new(&l->pipe, DIL__QUEUE_MAX, out, err);
+}
+
+dil_status dil_runner_local(const dil_arch *arch, const dil_weights *weights, const dil_stage_opts *opts, uint32_t n_seq,
+                            dil_runner **out, dil_err *err)
+{
+    dil__place whole = {.last_layer = dil_arch_n_layers(arch) - 1};
+    return dil__runner_places(arch, weights, opts, n_seq, &whole, 1, out, err);
 }
