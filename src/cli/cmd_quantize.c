@@ -55,6 +55,10 @@ static dil_status make(const char *model, dil_quantize_opts *o, const char *prof
     dil_status s = profile ? dil_profile_read(profile, &p, err) : DIL_OK;
     if (s != DIL_OK) return s;
     if (p) o->held_from = p->held_from, o->held_to = p->held_to;
+    if (p && o->held_to <= o->held_from) {
+        dil_profile_free(p);
+        return dil_fail(err, DIL_EDATA, "%s keeps no text apart to judge a student on (an older version's?): profile again", profile);
+    }
     s = dil_quantize(model, o, out, dil_cli_progress(), r, err);
     if (s == DIL_OK && p) s = correct_profile(profile, p, o, model, out, err);
     dil_profile_free(p);
