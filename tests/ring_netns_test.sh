@@ -78,8 +78,7 @@ The three largest planets are
 def fibonacci(n):
 P
 
-# b's cable is pulled while a text is being written: /health tells it, the client gets the whole text or an error, never a part that
-# says it is whole; after the repair the ring comes back by itself and says what it said before.
+# b's cable is pulled while a text is being written: /health tells it, the client gets the whole text after a pause, from the others.
 health() { $lab exec a -- python3 - "$url" "$1" "$2" <<'P'
 import json, sys, time, urllib.error, urllib.request
 url, want, end = sys.argv[1][:-3] + "/health", int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
@@ -105,8 +104,8 @@ try:
         n += 1
         end = e["choices"][0]["finish_reason"] or end
 except OSError as e: error = str(e)
-print("%s  the stream over the outage: %d pieces, finish_reason %s, error %s" % ("ok    " if (end is None) != (error is None) else "FAILED", n, end, error))
-sys.exit((end is None) == (error is None))
+print("%s  the stream over the outage: %d pieces, finish_reason %s, error %s" % ("ok    " if end and not error else "FAILED", n, end, error))
+sys.exit(not end or bool(error))
 P
 $lab exec a -- python3 "$tmp/long.py" "$url" >"$tmp/long.out" &
 long=$!

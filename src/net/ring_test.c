@@ -557,6 +557,60 @@ static void a_corrupted_cache_is_fetched_again(void **state)
     for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
 }
 
+#define FRAMES_BYTES 2000000 /* messages on their way, of a process that small: not the plan's business */
+
+static uint64_t rss_bytes(const proc *p)
+{
+    char path[64], line[256];
+    unsigned long long kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)p->pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f)) sscanf(line, "VmRSS: %llu", &kb);
+    fclose(f);
+    return kb * 1024;
+}
+
+/* What each node holds when all its sequences are full, beyond what the idle process took: within a tenth of what a planner counts. */
+static void memory_is_what_the_plan_said(void **state)
+{
+    (void)state;
+    proc p[3];
+    setup s;
+    uint64_t before[3];
+    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_plan(&s, p, 3, cuts3, who3, 3);
+    for (int i = 0; i < 3; i++) before[i] = rss_bytes(&p[i]);
+    dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
+    outcome o[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        o[i] = (outcome){.kind = -1};
+        int32_t prompt[500];
+        prompt_of(20 + i, prompt, 500);
+        dil_gen_req req = {.prompt = prompt, .n_prompt = 500, .max_tokens = 12, .sampler = dil_sampler_defaults()};
+        assert_int_equal(dil_runner_submit(r, &req, watch, &o[i], NULL, NULL), DIL_OK);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        while (o[i].kind < 0) dil_sleep_ns(1000000);
+        assert_int_equal(o[i].kind, DIL_GEN_DONE);
+    }
+    dil_ring_node nodes[3];
+    dil_ring_nodes(r, nodes, 3);
+    dil_layer_memory m;
+    dil_stage_opts opts = {.n_threads = 1, .n_ctx = 512, .n_seq = 4, .max_batch = 128, .kv_type = DIL_TYPE_F16};
+    assert_int_equal(dil_engine_layer_memory(&arch, &opts, &m, NULL), DIL_OK);
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t first = i ? cuts3[i - 1] + 1 : 0, blocks = cuts3[i] - first + (i == 1);
+        uint64_t said = nodes[i].bytes_total + blocks * m.kv_bytes + (i == 2 ? m.head_buffer : m.block_buffer), is = rss_bytes(&p[i]) - before[i];
+        print_message("    node %s: the plan says %.1f MB (%.1f weights, %.1f cache), it took %.1f MB more than idle (%.1f)\n", p[i].name, (double)said * 1e-6,
+                      (double)nodes[i].bytes_total * 1e-6, (double)(blocks * m.kv_bytes) * 1e-6, (double)is * 1e-6, (double)before[i] * 1e-6);
+        assert_true(is < said + said / 10 + FRAMES_BYTES);
+        assert_true(is > said - said / 10);
+    }
+    dil_runner_close(r);
+    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+}
+
 static void many_streams_fill_the_stages(void **state)
 {
     (void)state;
@@ -626,6 +680,7 @@ int main(void)
         cmocka_unit_test(a_port_in_use_is_said),
         cmocka_unit_test(garbage_does_not_stop_a_node),
         cmocka_unit_test(a_corrupted_cache_is_fetched_again),
+        cmocka_unit_test(memory_is_what_the_plan_said),
         cmocka_unit_test(many_streams_fill_the_stages),
         cmocka_unit_test(the_others_take_over_from_a_killed_node),
         cmocka_unit_test(the_others_take_over_from_a_stopped_node),
