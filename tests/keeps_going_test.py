@@ -33,7 +33,11 @@ def start_lab(path):
     r = subprocess.run([lab, "up", path, "--lab", name], capture_output=True, text=True)
     return name if r.returncode == 0 else None
 
-def set_link(a, b, *what): subprocess.run([lab, "set", "--lab", labname, a, b, *what], check=True, capture_output=True)
+def set_link(a, b, *what):
+    for _ in range(50): # the lab may be slow to answer on a busy machine
+        if subprocess.run([lab, "set", "--lab", labname, a, b, *what], capture_output=True).returncode == 0: return
+        time.sleep(0.1)
+    sys.exit("netlab does not answer")
 
 CLIENT = r'''
 import json, sys, time, urllib.error, urllib.request
@@ -175,7 +179,9 @@ with tempfile.TemporaryDirectory() as tmp:
         def finish(s):
             k, t = s
             t.join()
-            if t.error or t.text != wanted[k]: worst_wrong.append((k, t.error, len(t.text), len(os.path.commonprefix([t.text, wanted[k]])), len(wanted[k])))
+            if t.error or t.text != wanted[k]:
+                worst_wrong.append((k, t.error, len(t.text), len(os.path.commonprefix([t.text, wanted[k]])), len(wanted[k])))
+                say("WRONG " + str(worst_wrong[-1]))
             gaps = [b - a for a, b in zip(t.when, t.when[1:])]
             if gaps and max(gaps) > 0.5: pauses.append(max(gaps))
 
@@ -222,8 +228,8 @@ with tempfile.TemporaryDirectory() as tmp:
         print(json.dumps({"seed": seed, "faults": i + 1, "network": bool(labname), "requests": requests, "wrong": len(worst_wrong), "planned_around": plans, "recoveries": ons,
                           "moves_back": log.count("; moving to") , "pause_median_sec": round(pauses[len(pauses) // 2], 2) if pauses else None,
                           "pause_max_sec": round(pauses[-1], 2) if pauses else None, "sec": round(time.time() - started, 1)}))
-        if os.environ.get("KEEP_LOG"): open(os.environ["KEEP_LOG"], "w").write(log)
     finally:
+        if os.environ.get("KEEP_LOG") and os.path.exists(f"{tmp}/serve.log"): open(os.environ["KEEP_LOG"], "w").write(open(f"{tmp}/serve.log").read())
         for c in [*procs.values(), *([server] if server else [])]:
             if c.poll() is None: c.send_signal(signal.SIGCONT); c.kill()
             c.wait()

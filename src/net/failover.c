@@ -192,7 +192,7 @@ static bool move_to(dil__failover *f, dil_plan *plan)
 {
     dil__ring *next;
     dil_err e;
-    if (dil__ring_open(plan, f->cluster, f->model, &f->arch, &f->o, on_news, f, &next, &e) != DIL_OK) {
+    if (dil__ring_open(plan, f->cluster, f->model, &f->arch, &f->o, false, on_news, f, &next, &e) != DIL_OK) {
         dil_log(DIL_LOG_ERROR, "keep", "the new plan cannot be run: %s", e.text);
         dil_plan_free(plan);
         return false;
@@ -320,6 +320,14 @@ static bool someone_is_new(dil__failover *f, char name[DIL_NAME_MAX])
     return any;
 }
 
+static void drop_fetch(dil__failover *f)
+{
+    if (f->fetch) f->fetch->pipe.ops->close(&f->fetch->pipe);
+    f->fetch = NULL;
+    dil_plan_free(f->fetch_plan);
+    f->fetch_plan = NULL;
+}
+
 static void consider(dil__failover *f, const char *why)
 {
     dil_plan *plan;
@@ -338,9 +346,30 @@ static void consider(dil__failover *f, const char *why)
     }
     dil_log(DIL_LOG_INFO, "keep", "%s; moving to %s: %.2f s a request instead of %.2f s, a pause of %.2f s, %s to send", why, describe(plan, where, sizeof where),
             m.new_total_sec, m.old_total_sec, m.pause_sec, dil_format_bytes((uint64_t)m.moved_bytes, bytes));
+    f->fetch_plan = plan;
+    if (dil__ring_open(plan, f->cluster, f->model, &f->arch, &f->o, true, on_news, f, &f->fetch, &e) == DIL_OK) return;
+    dil_log(DIL_LOG_WARN, "keep", "nothing can be sent ahead: %s", e.text);
+    drop_fetch(f);
+}
+
+/* The move itself, when the nodes have what they need. */
+static void follow_fetch(dil__failover *f)
+{
+    bool there, lost = false;
+    pthread_mutex_lock(&f->fetch->lock);
+    there = f->fetch->loaded;
+    for (uint32_t i = 0; i < f->fetch->n_nodes; i++) lost = lost || is_lost(&f->fetch->node[i]);
+    pthread_mutex_unlock(&f->fetch->lock);
+    if (!there && !lost) return;
+    char where[300], text[320];
+    dil_plan *plan = f->fetch_plan;
+    f->fetch_plan = lost ? plan : NULL;
+    drop_fetch(f);
+    if (lost) return;
+    snprintf(text, sizeof text, "moving to %.280s", describe(plan, where, sizeof where));
+    set_doing(f, text);
     pthread_mutex_lock(&f->lock);
     f->lost_ns = dil_now_ns();
-    snprintf(f->doing, sizeof f->doing, "moving to %.280s", where);
     pthread_mutex_unlock(&f->lock);
     move_to(f, plan);
 }
@@ -418,6 +447,10 @@ static void step(dil__failover *f)
         pthread_mutex_unlock(&f->lock);
         char name[DIL_NAME_MAX], why[DIL_NAME_MAX + 64];
         if (f->o.stay) return;
+        if (f->fetch) {
+            follow_fetch(f);
+            return;
+        }
         if (someone_is_slow(f, why)) {
             consider(f, why);
         } else if (someone_is_new(f, name)) {
@@ -426,6 +459,7 @@ static void step(dil__failover *f)
         }
         return;
     }
+    if (g.n_lost && f->fetch) drop_fetch(f);
     if (f->o.stay || (!f->ready_seen && !starts_without(f, &g))) return;
     if (g.n_lost == 0 && !f->seen_ns) return; /* it loads, or tests itself */
     if (g.n_lost) begin_loss(f, &g);

@@ -54,6 +54,8 @@ typedef struct dil__failover {
     int64_t decide_ns;        /* not before */
     bool news;                /* membership changed since the last decision */
     bool ready_seen;
+    dil__ring *fetch;         /* fills the caches for fetch_plan, while the ring goes on; NULL: nothing of the kind */
+    dil_plan *fetch_plan;
     int64_t start_ns;
     int64_t tempo_ns;         /* of the next look at the nodes' pace */
 } dil__failover;

@@ -87,6 +87,8 @@ static void fail_close(dil__pipe *p)
         dil__ring_poke(f->fd);
         pthread_join(f->thread, NULL);
     }
+    close_ring(f->fetch);
+    dil_plan_free(f->fetch_plan);
     close_ring(f->old);
     close_ring(f->next);
     close_ring(f->ring);
@@ -115,7 +117,7 @@ static dil_status open_all(dil__failover *f, dil_err *err)
         f->fate[i].had = calloc(n_layers, 1);
         if (!f->fate[i].had) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator of %u nodes", n_nodes);
     }
-    dil_status s = dil__ring_open(f->plan, f->cluster, f->model, &f->arch, &f->o, on_news, f, &f->ring, err);
+    dil_status s = dil__ring_open(f->plan, f->cluster, f->model, &f->arch, &f->o, false, on_news, f, &f->ring, err);
     if (s != DIL_OK) return s;
     const dil__pipe_ops *ops = f->pipe.ops;
     f->pipe = f->ring->pipe;

@@ -399,6 +399,7 @@ bool dil__msg_load(dil_buf *b, uint64_t session, uint64_t id, const dil__load *m
     dil_put_u8(b, m->fixed_shapes);
     dil_put_i32(b, m->wire);
     dil_put_u8(b, m->replace);
+    dil_put_u8(b, m->fetch_only);
     dil_put_u32(b, m->chunk_bytes);
     dil_put_u32(b, m->n_parts);
     for (uint32_t i = 0; i < m->n_parts; i++) put_part(b, &m->parts[i]);
@@ -466,6 +467,7 @@ dil_status dil__msg_get_load(const dil_frame *f, dil_arena *a, dil__load *out, d
     m.wire = get_type(&r);
     if (!dil__wire_ok(m.wire)) r.failed = true;
     m.replace = dil_get_bool(&r);
+    m.fetch_only = dil_get_bool(&r);
     m.chunk_bytes = get_dim(&r, DIL__CHUNK_BYTES_MIN, DIL__CHUNK_BYTES_MAX);
     if (m.chunk_bytes % DIL__CHUNK_BYTES_MIN != 0) r.failed = true;
     m.n_parts = dil_get_count(&r, DIL__PARTS_MAX, 16);

@@ -81,6 +81,7 @@ typedef struct dil__load {
     bool fixed_shapes;
     dil_type wire;              /* hidden states travel as F32, F16 or BF16 */
     bool replace;               /* other sessions of this coordinator's key end first */
+    bool fetch_only;            /* the chunks are to be in the cache; nothing is opened, no memory is taken */
     uint32_t chunk_bytes;       /* a tensor is cut into pieces of this size; the last may be shorter */
     dil__load_part *parts; uint32_t n_parts;
     dil_tensor *tensors; uint32_t n_tensors;   /* data NULL */

@@ -78,7 +78,7 @@ static void fill_load(dil__load *m, dil__load_part *part, dil_tensor *t, dil_has
     for (int i = 0; i < DIL_HASH_BYTES; i++) h[0].bytes[i] = (uint8_t)i;
     memset(&h[1], 9, sizeof h[1]);
     memset(&h[2], 8, sizeof h[2]);
-    *m = (dil__load){.arch = arch_of_smollm(), .n_ctx = 2048, .n_seq = 4, .max_batch = 128, .n_stages = 3, .kv_type = DIL_TYPE_F16, .replace = true,
+    *m = (dil__load){.arch = arch_of_smollm(), .n_ctx = 2048, .n_seq = 4, .max_batch = 128, .n_stages = 3, .kv_type = DIL_TYPE_F16, .replace = true, .fetch_only = true,
                      .chunk_bytes = 1 << 16, .parts = part, .n_parts = 1, .tensors = t, .n_tensors = 1, .chunks = h, .n_chunks = 3};
 }
 

@@ -184,6 +184,12 @@ static void push_open(dil_node *n, dil__net_session *s)
     if (!dil__queue_push(&n->works, &it)) session_put(n, s);
 }
 
+static void complete(dil_node *n, dil__net_session *s)
+{
+    if (s->load.fetch_only) dil__net_session_set_state(s, DIL__SESSION_READY, NULL);
+    else push_open(n, s);
+}
+
 /* --- the job thread --------------------------------------------------------------------------------------------------------- */
 
 static dil_status accept_session(dil_node *n, dil__net_session *s, char detail[160], dil_err *err)
@@ -192,9 +198,11 @@ static dil_status accept_session(dil_node *n, dil__net_session *s, char detail[1
     if (st != DIL_OK) return st;
     uint64_t used = bytes_in_use(n);
     char need[32], offer[32], in_use[32];
+    if (s->load.fetch_only) used = 0;
     if (s->bytes > n->memory_bytes || used > n->memory_bytes - s->bytes)
         return dil_fail(err, DIL_ELIMIT, "too little memory: the stages need %s (%s), this node offers %s and %s of it are in use", dil_format_bytes(s->bytes, need),
                         detail, dil_format_bytes(n->memory_bytes, offer), dil_format_bytes(used, in_use));
+    if (s->load.fetch_only) s->bytes = 0;
     pthread_mutex_lock(&n->lock);
     bool room = n->n_sessions < SESSIONS_MAX;
     if (room) {
@@ -218,7 +226,7 @@ static void answer_need(dil_node *n, dil__net_session *s, const dil__item *it, c
     uint32_t left = s->n_missing;
     pthread_mutex_unlock(&s->lock);
     if (ok) send_to(n, &it->from, &n->job_reply);
-    if (left == 0) push_open(n, s);
+    if (left == 0) complete(n, s);
 }
 
 static void log_load(dil__net_session *s, const char *detail)
@@ -273,7 +281,7 @@ static dil_status do_chunk(dil_node *n, const dil__item *it, const dil_frame *f,
     if (st == DIL_OK) {
         touch(n, s);
         send_empty(n, &n->job_reply, &it->from, f, DIL_FRAME_OK);
-        if (left == 0) push_open(n, s);
+        if (left == 0) complete(n, s);
     }
     if (s) session_put(n, s);
     return st;

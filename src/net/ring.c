@@ -333,13 +333,14 @@ static dil_status open_ring(dil__ring *r, const dil_plan *plan, const dil_cluste
 }
 
 dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch, const dil_ring_opts *opts,
-                          void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err)
+                          bool fetch_only, void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err)
 {
     dil__ring *r = calloc(1, sizeof *r);
     if (!r) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
     if (sodium_init() < 0) return dil_fail(err, DIL_EINTERNAL, "no random numbers");
     r->pipe.ops = &ring_ops;
     r->pipe.picks_elsewhere = true;
+    r->fetch_only = fetch_only;
     r->news = news;
     r->news_ctx = news_ctx;
     r->model = model;

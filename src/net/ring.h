@@ -56,6 +56,7 @@ typedef struct dil__ring {
     bool secure;
     uint64_t session;
     double lost_sec;
+    bool fetch_only;      /* only fills the nodes' caches: its pipe is never used */
     dil__ring_node *node; /* [n_nodes] */
     uint32_t n_nodes, n_stages;
     uint32_t *stage_node; /* [n_stages] */
@@ -100,9 +101,9 @@ typedef struct dil__ring {
     atomic_int_fast64_t progress_ns; /* last work sent or result received */
 } dil__ring;
 
-/* ring.c. news must not call back. Errors: those of dil_runner_ring. */
+/* ring.c. news must not call back. fetch_only: see above; loaded says when. Errors: those of dil_runner_ring. */
 dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, const dil_gguf *model, const dil_arch *arch, const dil_ring_opts *opts,
-                          void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err);
+                          bool fetch_only, void (*news)(void *ctx), void *news_ctx, dil__ring **out, dil_err *err);
 const char *dil__ring_phase_text(const dil__ring_node *n, char out[160]);
 
 /* ringload.c */

@@ -154,7 +154,8 @@ static void fill_load(const dil__ring *r, dil__load *m, const dil_arch *arch, co
     m->kv_type = o->kv_type;
     m->fixed_shapes = o->fixed_shapes;
     m->wire = o->wire;
-    m->replace = true;
+    m->replace = !r->fetch_only;
+    m->fetch_only = r->fetch_only;
     m->chunk_bytes = r->chunk_bytes;
 }
 
