@@ -416,7 +416,7 @@ static bool someone_is_slow(dil__failover *f, char why[DIL_NAME_MAX + 64])
     for (uint32_t i = 0; i < f->cluster->n_nodes; i++) {
         struct dil__fate *fate = &f->fate[i];
         bool outside = i < f->members.n && f->members.member[i].dial_ns;
-        if (!fate->slower || (outside ? now - fate->slow_ns < SLOW_NS : !(fate->tempo.factor > 0 && fate->tempo.factor < 1.5))) continue;
+        if (fate->slower <= 0 || (outside ? now - fate->slow_ns < SLOW_NS : !(fate->tempo.factor > 0 && fate->tempo.factor < 1.5))) continue;
         fate->slower = 0;
         fate->offered = false;
     }

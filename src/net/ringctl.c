@@ -59,9 +59,13 @@ static void set_error(dil__ring *r, dil__ring_node *n, const dil_err *e)
 }
 
 /* node NULL: it was a link. */
-static void reset(dil__ring *r, const dil__ring_node *node, const dil_err *e)
+static void reset(dil__ring *r, dil__ring_node *node, const dil_err *e)
 {
     pthread_mutex_lock(&r->lock);
+    if (node) { /* in one step: whoever looks sees the loss and its reason */
+        node->phase = DIL__NODE_CONNECTS;
+        r->loaded = false;
+    }
     if (r->ready || !r->lost_ns) {
         r->lost_ns = dil_now_ns();
         snprintf(r->lost_node, sizeof r->lost_node, "%s", node ? node->name : "");
