@@ -115,7 +115,7 @@ class Net:
     def start_nodes(self, throttle=None):
         keys = os.path.join(self.tmp, "keys")
         if not os.path.exists(keys): subprocess.run([DILEMMA, "keys", "cluster", keys] + NODES, check=True, capture_output=True, timeout=60)
-        public = {n: open("%s/%s.pub" % (keys, n)).read().split()[-1] for n in NODES}
+        public = {n: next(w for w in open("%s/%s.pub" % (keys, n)).read().split() if len(w) == 40) for n in NODES}
         for n in NODES:
             log = open(os.path.join(self.tmp, n + ".log"), "w")
             p = subprocess.Popen(self.inside(n, [DILEMMA, "node", "--listen", address(n) + ":7100", "--memory", "1G", "-t", "1", "--key", "%s/%s.key" % (keys, n),
