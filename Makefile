@@ -6,7 +6,7 @@ JOBS := $(shell nproc)
 MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := release
-.PHONY: release deps demo test soak bench san fuzz lint install package clean help
+.PHONY: release deps demo test soak bench experiments san fuzz lint install package clean help
 
 release: deps           ## build build/release/dilemma (fetches what it builds on first)
 	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
@@ -36,6 +36,13 @@ bench: release          ## speed figures, each beside its opponent in the same r
 	@for b in bench/*.sh; do echo "== $$b"; bash $$b || exit 1; done
 	@tools/deps --prefix $(DILEMMA_DEPS) python
 	@$(DILEMMA_DEPS)/venv/bin/python bench/plan --quick
+
+experiments: release    ## the paper's studies into build/experiments; MODEL=DIR: the whole experiment on those weights
+ifeq ($(origin MODEL),command line)
+	@experiments/paper/whole.sh "$(MODEL)" build/experiments
+else
+	@for s in communication cpu storage servers quality; do echo "== $$s"; experiments/paper/run.py $$s -o build/experiments || exit 1; done
+endif
 
 san: deps               ## unit tests under ASan+UBSan, then the threaded ones under TSan
 	@tools/deps --prefix $(DILEMMA_DEPS) clang model

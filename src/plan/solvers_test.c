@@ -325,7 +325,7 @@ static void count_binding(const dil_problem *p, const dil_solution *s, int bindi
 /* -> the plan of path, NULL: both find none. */
 static dil_solution *same_as_milp(const dil_problem *p, dil_goal goal, int seed)
 {
-    dil_solve_options o = {.solver = "milp", .goal = goal, .limit_sec = 100, .gap = 1e-6};
+    dil_solve_options o = {.solver = "milp", .goal = goal, .limit_sec = 500, .gap = 1e-6};
     dil_solution *a = NULL, *b = NULL;
     dil_status sa = dil_plan_solve(p, &o, &a, NULL);
     o.solver = "path";
