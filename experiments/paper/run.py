@@ -40,6 +40,7 @@ def solve(folder, budget, limit):
 
 
 def points(study, limit):
+    """After every value all rows so far."""
     _, _, values, what = STUDIES[study]
     rows = []
     for v in values:
@@ -52,7 +53,7 @@ def points(study, limit):
                 rows.append({"value": v, "solver": solver, "answer_sec": r["total_sec"] if ok else math.nan, "ratio_to_fp32": r["ratio_to_fp32"] if ok else math.nan,
                              "damage": r["damage"] if ok else math.nan, "gap": gap if solver == "path" else math.nan, "why": r.get("why") or ""})
                 print(*rows[-1].values(), flush=True)
-    return rows
+        yield rows
 
 
 def axis(values, log, pixels):
@@ -102,7 +103,9 @@ def main():
     a.add_argument("-o", "--out", default="build/experiments")
     a.add_argument("--limit", type=float, default=30)
     o = a.parse_args()
-    write(o.study, points(o.study, o.limit), o.out)
+    for rows in points(o.study, o.limit):
+        if any(math.isfinite(r["answer_sec"]) for r in rows):
+            write(o.study, rows, o.out)
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ static void solvers_equal_enumeration_at_the_busiest_ones_load(void **state)
 {
     (void)state;
     run_seeds(130000, 60, random_loaded, DIL_GOAL_LOAD, "milp", 20);
-    run_seeds(130000, 250, random_loaded, DIL_GOAL_LOAD, "path", 90);
+    run_seeds(130000, 150, random_loaded, DIL_GOAL_LOAD, "path", 50);
 }
 
 static void path_equals_enumeration_on_full_problems(void **state)
@@ -341,7 +341,7 @@ static dil_solution *same_as_milp(const dil_problem *p, dil_goal goal, int seed)
 static void path_equals_milp_on_many_nodes(void **state)
 {
     (void)state;
-    int n = (getenv("DILEMMA_TEST_QUICK") ? 6 : 40) * more(), solved = 0;
+    int n = (getenv("DILEMMA_TEST_QUICK") ? 6 : 20) * more(), solved = 0;
     more_nodes = 10;
     for (int i = 0; i < n; i++) {
         dil_rng r;
