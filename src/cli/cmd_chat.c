@@ -16,12 +16,12 @@
 enum { HISTORY_MAX = 1000, INPUT_MAX = 1 << 20 };
 
 static const char about[] =
-    "Talks with a model: that of a running server (--url), or one loaded here (--model).\n"
+    "Talks with a model: that of a running server (--url), or one loaded here (MODEL).\n"
     "A line that ends in \\ goes on; three quotes begin and end a text of several lines. Ctrl-C stops an answer, Ctrl-D ends.\n\n"
     "  /new        forget the conversation        /retry      answer the last question again\n"
     "  /system T   say what the model is told      /save FILE  write the conversation as JSON\n"
     "  /help       this list                       /bye        end\n\n"
-    "  dilemma chat --model model.gguf\n"
+    "  dilemma chat model.gguf\n"
     "  dilemma chat --url http://localhost:8080";
 
 typedef struct talk {
@@ -281,17 +281,20 @@ static int run(int argc, char **argv)
     const dil_cli_opt opts[] = {
         {.name = "--url", .kind = DIL_CLI_STR, .out = &url, .arg = "URL", .help = "a running server (http://localhost:8080); its key: $DILEMMA_API_KEY"},
         {.name = "--ca", .kind = DIL_CLI_STR, .out = &t.server.ca_file, .arg = "FILE", .help = "certificates to trust, PEM (the system's)"},
-        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "or a model to load here, GGUF"},
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "another way to name MODEL: a GGUF file to load here"},
         {.name = "--system", .kind = DIL_CLI_STR, .out = &system, .arg = "TEXT", .help = "what the model is told first"},
         {.name = "--temperature", .kind = DIL_CLI_NUM, .out = &t.temperature, .arg = "T", .help = "0 takes the likeliest (the server's, 1)", .min = 0, .max = 2},
         {.name = "--seed", .kind = DIL_CLI_INT, .out = &t.seed, .arg = "N", .help = "the same answers again", .min = 0, .max = 9e15},
         {.name = "--max-tokens", .letter = 'n', .kind = DIL_CLI_INT, .out = &t.max_tokens, .arg = "N", .help = "of an answer (to the end of the context)", .min = 1, .max = 1 << 24},
-        {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "with --model: tokens of the conversation (2048)", .min = 16, .max = 1 << 22},
-        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "with --model (all)", .min = 1, .max = 256},
+        {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "with MODEL: tokens of the conversation (2048)", .min = 16, .max = 1 << 22},
+        {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "with MODEL (all)", .min = 1, .max = 256},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "[--url URL | --model FILE] [options]", about, opts, NULL, 0, 0);
+    dil_cli_list pos = {0};
+    int status = dil_cli_parse(argc, argv, "[MODEL | --url URL] [options]", about, opts, &pos, 0, 1);
     if (status >= 0) return status;
-    if (url && v.model) return dil_cli_usage("chat: --url or --model, not both");
+    if (pos.n && v.model) return dil_cli_usage("chat: MODEL once, not twice");
+    if (pos.n) v.model = pos.item[0];
+    if (url && v.model) return dil_cli_usage("chat: --url or MODEL, not both");
     char base[600], key[65];
     dil_err err;
     dil_cli_served *served = NULL;

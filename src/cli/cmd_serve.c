@@ -49,7 +49,7 @@ static int run(int argc, char **argv)
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
-        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "the model, GGUF (required); with --plan the one that the plan made"},
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "another way to name MODEL, a GGUF file; with --plan the one that the plan made"},
         {.name = "--plan", .kind = DIL_CLI_STR, .out = &plan, .arg = "FILE", .help = "over the nodes of this plan (default: in this process)"},
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "FILE", .help = "the nodes' addresses and keys; with --plan"},
         {.name = "--profile", .kind = DIL_CLI_STR, .out = &profile, .arg = "FILE", .help = "the plan's measurements, for the web page's \"what if\"; with --plan"},
@@ -73,15 +73,18 @@ static int run(int argc, char **argv)
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads, without a plan (all)", .min = 1, .max = 256},
         {.name = "--device", .kind = DIL_CLI_STR, .out = &v.device, .arg = "D", .help = "where to compute, without a plan (CPU)"},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "--model F [--plan F --cluster F] [--port P]",
+    dil_cli_list pos = {0};
+    int status = dil_cli_parse(argc, argv, "MODEL [--plan F --cluster F] [--port P]",
                                "Answers the HTTP APIs of OpenAI (/v1/models, /v1/completions, /v1/chat/completions) and Ollama (/api/chat, /api/generate,\n"
                                "/api/tags), /health and /metrics; see docs/SERVE.md.\n\n"
-                               "  dilemma serve --model model.gguf\n"
-                               "  dilemma serve --model student.gguf --plan plan.json --cluster cluster.json --key coordinator.key\n"
+                               "  dilemma serve model.gguf\n"
+                               "  dilemma serve student.gguf --plan plan.json --cluster cluster.json --key coordinator.key\n"
                                "  curl localhost:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
-                               opts, NULL, 0, 0);
+                               opts, &pos, 0, 1);
     if (status >= 0) return status;
-    if (!v.model) return dil_cli_usage("serve: --model FILE is missing");
+    if (pos.n && v.model) return dil_cli_usage("serve: MODEL once, not twice");
+    if (pos.n) v.model = pos.item[0];
+    if (!v.model) return dil_cli_usage("serve: which model? A GGUF file is missing");
     if (!v.tls_cert_file != !v.tls_key_file) return dil_cli_usage("serve: --tls-cert and --tls-key go together");
     if (profile && !plan) return dil_cli_usage("serve: --profile goes with --plan");
     if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
