@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+bool dil_cli_talks;
 bool dil_cli_quiet;
 static bool verbose, log_json;
 static volatile sig_atomic_t interrupted;
@@ -231,7 +232,7 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
     }
     if ((pos ? pos->n : 0) < min_pos)
         return dil_cli_usage("%s: too few arguments; usage: dilemma %s %s", cmd, cmd, usage);
-    dil_log_set_sink(log_json ? log_json_line : log_line, NULL, verbose ? DIL_LOG_DEBUG : dil_cli_quiet ? DIL_LOG_ERROR : DIL_LOG_INFO);
+    dil_log_set_sink(log_json ? log_json_line : log_line, NULL, verbose ? DIL_LOG_DEBUG : dil_cli_quiet ? DIL_LOG_ERROR : dil_cli_talks ? DIL_LOG_WARN : DIL_LOG_INFO);
     return -1;
 }
 

@@ -50,6 +50,7 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
 int dil_cli_fail(const char *context, const dil_err *err); /* "dilemma: context: text" on stderr; returns the exit status */
 int dil_cli_usage(const char *fmt, ...) DIL_PRINTF(1, 2);  /* a usage error; returns its exit status, 2 */
 extern bool dil_cli_quiet;
+extern bool dil_cli_talks;         /* set before dil_cli_parse by what writes to a terminal as it talks: no lines of mere information */
 bool dil_cli_color(void);          /* standard error is a terminal and NO_COLOR is unset */
 /* A progress bar with time left on standard error (a line every few seconds where that is no terminal; nothing with --quiet).
  * Ctrl-C makes it ask for cancellation; a second Ctrl-C ends the program. */

@@ -290,6 +290,7 @@ static int run(int argc, char **argv)
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "with MODEL (all)", .min = 1, .max = 256},
         DIL_CLI_END};
     dil_cli_list pos = {0};
+    dil_cli_talks = true;
     int status = dil_cli_parse(argc, argv, "[MODEL | --url URL] [options]", about, opts, &pos, 0, 1);
     if (status >= 0) return status;
     if (pos.n && v.model) return dil_cli_usage("chat: MODEL once, not twice");
