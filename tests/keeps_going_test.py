@@ -12,8 +12,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tiny
 dilemma, model = os.environ["DILEMMA"], tiny.need_model()
 lab = os.environ.get("DILEMMA_NETLAB_BIN", "")
-n_faults = int(os.environ.get("FAULTS", 5 if os.environ.get("DILEMMA_TEST_QUICK") else 14))
-seed = int(os.environ.get("SEED", 1))
+n_faults = int(os.environ.get("FAULTS", 5 if os.environ.get("DILEMMA_TEST_QUICK") else 12))
+seed, pace = int(os.environ.get("SEED", 1)), float(os.environ.get("PACE", 0.6))  # PACE below 1: shorter and closer faults
 names, memory = ["a", "b", "c", "d"], os.environ.get("NODE_MEMORY", "6M")
 rng = random.Random(seed)
 fails, procs, started = [], {}, time.time()
@@ -194,10 +194,10 @@ with tempfile.TemporaryDirectory() as tmp:
 
         for i in range(n_faults):
             keep_writing()
-            time.sleep(rng.uniform(0.1, 1.2))
+            time.sleep(pace * rng.uniform(0.1, 1.2))
             kind = rng.choice(kinds)
             name = rng.choice(victims.get(kind, names))
-            lasts = rng.uniform(0.2, 6)
+            lasts = pace * rng.uniform(0.2, 6)
             say("%3d %s %s for %.1f s" % (i + 1, kind.__name__, name, lasts))
             end, until = kind(name), time.time() + lasts
             while time.time() < until: keep_writing(); time.sleep(0.05)
