@@ -29,7 +29,7 @@ test: release           ## all tests, on the real model, against the reference i
 soak: release           ## FAULTS (200) faults from SEED (1) on real processes: every text stays what it is
 	@tools/deps --prefix $(DILEMMA_DEPS) model python
 	@DILEMMA=$(CURDIR)/build/release/dilemma DILEMMA_NETLAB_BIN=$(CURDIR)/build/release/netlab DILEMMA_TEST_MODEL=$(MODEL) \
-	  FAULTS=$${FAULTS:-200} SEED=$${SEED:-1} $(DILEMMA_DEPS)/venv/bin/python tests/keeps_going_test.py
+	  FAULTS=$${FAULTS:-200} SEED=$${SEED:-1} PACE=$${PACE:-1} $(DILEMMA_DEPS)/venv/bin/python tests/keeps_going_test.py
 
 bench: release          ## speed figures, each beside its opponent in the same run
 	@tools/deps --prefix $(DILEMMA_DEPS) model llama

@@ -130,7 +130,7 @@ static void a_slow_node_is_left_when_that_pays(void **state)
     (void)state;
     setup s;
     dil_migration m;
-    prepare(&s, 60000000);
+    prepare(&s, 90000000);
     s.state[1].slower = 10;
     dil_plan *p = plan_with(&s, &m);
     assert_true(m.moves && !m.forced);
