@@ -470,7 +470,9 @@ def tokenizer_json():
         refused(f, kind, says)
     (f / "tokenizer.json").unlink()
     (f / "tokenizer.model").write_bytes(b"x")
-    refused(f, "unsupported", "SentencePiece", "--no-tokenizer")
+    refused(f, "format", "holds no pieces")
+    (f / "tokenizer.model").write_bytes(b"\n\x04\n\x01a\x15")
+    refused(f, "format", "piece 0 is no piece")
 
 
 def pieces():

@@ -495,7 +495,29 @@ def gemma(texts):
         fail("Gemma: texts without round trip")
 
 
+def model_alone(texts):
+    """A folder with nothing but SentencePiece's own tokenizer.model: the ids of the library that made it."""
+    texts = [t for t in texts if "\0" not in t and "\u2581" not in t]
+    sys.path.insert(0, str(Path(__file__).resolve().parent / "oracle"))
+    import families
+    for name, settings in {"Llama 2": {}, "Gemma": {"add_dummy_prefix": False, "user_defined_symbols": ["\n", "\n\n", "\u2581\u2581", "<h1>"], "pad_id": 0, "eos_id": 1,
+                                                    "bos_id": 2, "unk_id": 3}}.items():
+        sp = sentencepiece_model(texts[:1500], **settings)
+        folder, out = TMP / "alone", TMP / "alone.gguf"
+        families.CONFIGS["alone"] = families.base("llama", "LlamaForCausalLM", vocab_size=sp.vocab_size() + 2, num_hidden_layers=1)
+        families.write("alone", folder)
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.model").write_bytes((TMP / "sp.model").read_bytes())
+        p = subprocess.run([os.environ["DILEMMA"], "import", str(folder), "-o", str(out), "--quiet"], capture_output=True, text=True, timeout=120)
+        if p.returncode:
+            fail(f"tokenizer.model alone: {p.stderr}")
+        elif compare(f"tokenizer.model alone, as {name}", out, Pieces(sp), texts[:6000], BOS, bos=sp.bos_id()):
+            fail("tokenizer.model alone: texts without round trip")
+
+
 def main():
+    if sys.argv[1:] == ["alone"]:
+        return model_alone(PAGE + random_texts(3000)) or failures
     if sys.argv[1:] == ["templates"]:
         return model_templates([]) or failures
     given = data_texts()
@@ -505,6 +527,7 @@ def main():
     llama3(texts)
     llama2(texts)
     gemma(texts)
+    model_alone(texts)
     split_families(texts)
     model_templates(texts)
     if skipped:

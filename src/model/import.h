@@ -34,6 +34,8 @@ typedef struct dil__hf_vocab_files {
     const json_t *tokenizer, *vocab, *config, *special, *added;
     const char *merges;
     size_t merges_bytes;
+    const uint8_t *spm;        /* [spm_bytes] tokenizer.model, or NULL; read where the others are not there */
+    size_t spm_bytes;
     const char *template_text; /* chat_template.jinja, or NULL */
     const char *where;         /* the folder, for error texts */
 } dil__hf_vocab_files;

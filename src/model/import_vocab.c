@@ -6,6 +6,7 @@
 #include "model/import.h"
 
 #include "base/json.h"
+#include "model/spm.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -26,6 +27,8 @@ typedef struct vocab {
     bool add_bos;
     const char *pre;
     bool pieces;        /* SentencePiece's BPE with byte fallback */
+    float *score;       /* [n_vocab] from tokenizer.model; NULL: the merges say */
+    int64_t bos, eos, pad; /* of tokenizer.model; -1: none */
     bool space_first;
 } vocab;
 
@@ -345,6 +348,35 @@ static const char *special_text(const json_t *doc, const char *key)
     return json_is_object(t) ? json_string_value(json_object_get(t, "content")) : json_string_value(t);
 }
 
+/* tokenizer.model alone. */
+static dil_status read_spm(vocab *v)
+{
+    dil__spm m;
+    char file[256];
+    snprintf(file, sizeof file, "%.200s/tokenizer.model", v->f->where);
+    dil_status s = dil__spm_read(file, v->f->spm, v->f->spm_bytes, v->arena, &m, v->err);
+    if (s != DIL_OK) return s;
+    const char *lacks = m.model_type != DIL__SPM_BPE ? "a model other than BPE" : m.normalizes ? "rules of normalization" : m.collapses ? "remove_extra_whitespaces"
+                        : !m.escapes ? "spaces that are not escaped" : NULL;
+    if (lacks) return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: SentencePiece with %s is not supported; import the weights alone with --no-tokenizer", file, lacks);
+    v->score = dil_arena_push(v->arena, v->c->arch.n_vocab, sizeof *v->score);
+    if (!v->score) return no_memory(v);
+    for (size_t i = 0; s == DIL_OK && i < m.n; i++) {
+        const char *text = dil_arena_strdup(v->arena, m.piece[i].s, m.piece[i].len);
+        if (!text) return no_memory(v);
+        s = set_token(v, text, (json_int_t)i, m.piece[i].type);
+        if (s == DIL_OK) v->kind[i] = m.piece[i].type, v->score[i] = m.piece[i].score;
+    }
+    v->pieces = true;
+    v->space_first = m.space_first;
+    v->bos = m.bos;
+    v->eos = m.eos;
+    v->pad = m.pad;
+    v->add_bos = v->bos >= 0;
+    v->pre = "default";
+    return s;
+}
+
 /* vocab.json and merges.txt are GPT-2's own layout, and hold no rules: those of GPT-2 are meant. */
 static dil_status read_vocab_json(vocab *v)
 {
@@ -398,6 +430,9 @@ static dil_status put_specials(vocab *v)
     bool opt = v->c->arch.family == DIL_FAMILY_OPT;
     int64_t bos = special_id(v, "bos_token"), eos = special_id(v, "eos_token"), pad = special_id(v, "pad_token");
     const json_t *add = json_object_get(v->f->config, "add_bos_token");
+    if (bos < 0) bos = v->bos;
+    if (eos < 0) eos = v->eos;
+    if (pad < 0) pad = v->pad;
     if (bos < 0) bos = v->c->bos >= 0 ? v->c->bos : opt ? 2 : -1;
     if (eos < 0) eos = v->c->eos >= 0 ? v->c->eos : opt ? 2 : -1;
     bool add_bos = json_is_boolean(add) ? json_is_true(add) : v->add_bos || opt;
@@ -443,11 +478,11 @@ static dil_status convert(vocab *v)
     v->kind = dil_arena_push(v->arena, n, sizeof *v->kind);
     if (!v->token || !v->kind) return no_memory(v);
     for (uint32_t i = 0; i < n; i++) v->kind[i] = UNUSED;
-    dil_status s = v->f->tokenizer ? read_tokenizer_json(v) : read_vocab_json(v);
+    dil_status s = v->f->tokenizer ? read_tokenizer_json(v) : v->f->spm ? read_spm(v) : read_vocab_json(v);
     if (s == DIL_OK) s = read_added_decoder(v, json_object_get(v->f->config, "added_tokens_decoder"));
     if (s != DIL_OK) return s;
     mark_specials(v);
-    if (v->pieces) mark_bytes(v);
+    if (v->pieces && !v->score) mark_bytes(v);
     s = put_specials(v);
     if (s == DIL_OK) s = fill_gaps(v);
     if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.model", v->pieces ? "llama" : "gpt2", v->err);
@@ -455,14 +490,14 @@ static dil_status convert(vocab *v)
     if (s == DIL_OK) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.tokens", v->token, NULL, n, v->err);
     if (s == DIL_OK) s = dil_gguf_put_i32s(v->w, "tokenizer.ggml.token_type", v->kind, n, v->err);
     if (s == DIL_OK && !v->pieces) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.merges", v->merge, NULL, v->n_merges, v->err);
-    if (s == DIL_OK && v->pieces) s = put_scores(v);
+    if (s == DIL_OK && v->pieces) s = v->score ? dil_gguf_put_f32s(v->w, "tokenizer.ggml.scores", v->score, n, v->err) : put_scores(v);
     if (s == DIL_OK && v->pieces) s = dil_gguf_put_bool(v->w, "tokenizer.ggml.add_space_prefix", v->space_first, v->err);
     return s == DIL_OK ? put_template(v) : s;
 }
 
 dil_status dil__hf_vocab_convert(const dil__hf_vocab_files *f, const dil__hf_config *c, dil_gguf_writer *w, char pre[32], dil_err *err)
 {
-    vocab v = {.f = f, .c = c, .w = w, .err = err, .arena = dil_arena_new(1u << 30)};
+    vocab v = {.f = f, .c = c, .w = w, .err = err, .bos = -1, .eos = -1, .pad = -1, .arena = dil_arena_new(1u << 30)};
     if (!v.arena) return dil_fail(err, DIL_EMEMORY, "%s: no memory", f->where);
     dil_status s = convert(&v);
     if (s == DIL_OK) snprintf(pre, 32, "%s", v.pre);
@@ -501,10 +536,7 @@ static dil_status load_text(folder *d, const char *name, dil_buf *out)
 
 static dil_status no_tokenizer(folder *d, char pre[32])
 {
-    if (have(d, "tokenizer.model"))
-        return dil_fail(d->err, DIL_EUNSUPPORTED, "%s: tokenizer: SentencePiece's tokenizer.model alone; save tokenizer.json beside it, or import the weights alone "
-                        "with --no-tokenizer", d->dir);
-    dil_log(DIL_LOG_WARN, "import", "%s: no tokenizer.json and no vocab.json: the model gets no tokenizer", d->dir);
+    dil_log(DIL_LOG_WARN, "import", "%s: no tokenizer.json, vocab.json or tokenizer.model: the model gets no tokenizer", d->dir);
     pre[0] = 0;
     return DIL_OK;
 }
@@ -512,21 +544,24 @@ static dil_status no_tokenizer(folder *d, char pre[32])
 static dil_status load_and_convert(folder *d, const dil__hf_config *c, dil_gguf_writer *w, char pre[32])
 {
     json_t *tokenizer = NULL, *vocab_doc = NULL, *config = NULL, *special = NULL, *added = NULL;
-    dil_buf merges, jinja;
+    dil_buf merges, jinja, spm;
+    dil_buf_init(&spm, DIL__TOKENIZER_BYTES_MAX);
     dil_buf_init(&merges, DIL__TOKENIZER_BYTES_MAX);
     dil_buf_init(&jinja, DIL__CONFIG_BYTES_MAX);
     dil_status s = load_json(d, "tokenizer.json", &tokenizer);
     if (s == DIL_OK && !tokenizer) s = load_json(d, "vocab.json", &vocab_doc);
     if (s == DIL_OK && !tokenizer) s = load_json(d, "added_tokens.json", &added);
     if (s == DIL_OK && !tokenizer) s = load_text(d, "merges.txt", &merges);
+    if (s == DIL_OK && !tokenizer && !vocab_doc) s = load_text(d, "tokenizer.model", &spm);
     if (s == DIL_OK) s = load_json(d, "tokenizer_config.json", &config);
     if (s == DIL_OK) s = load_json(d, "special_tokens_map.json", &special);
     if (s == DIL_OK) s = load_text(d, "chat_template.jinja", &jinja);
     if (s == DIL_OK) {
         dil__hf_vocab_files f = {.tokenizer = tokenizer, .vocab = vocab_doc, .config = config, .special = special, .added = added,
                                  .merges = merges.data ? dil_buf_str(&merges) : NULL, .merges_bytes = merges.len,
+                                 .spm = spm.len ? spm.data : NULL, .spm_bytes = spm.len,
                                  .template_text = jinja.data ? dil_buf_str(&jinja) : NULL, .where = d->dir};
-        s = tokenizer || vocab_doc ? dil__hf_vocab_convert(&f, c, w, pre, d->err) : no_tokenizer(d, pre);
+        s = tokenizer || vocab_doc || f.spm ? dil__hf_vocab_convert(&f, c, w, pre, d->err) : no_tokenizer(d, pre);
     }
     json_decref(tokenizer);
     json_decref(vocab_doc);
@@ -535,6 +570,7 @@ static dil_status load_and_convert(folder *d, const dil__hf_config *c, dil_gguf_
     json_decref(added);
     dil_buf_fini(&merges);
     dil_buf_fini(&jinja);
+    dil_buf_fini(&spm);
     return s;
 }
 
