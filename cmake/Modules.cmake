@@ -66,6 +66,7 @@ dil_module(serve PkgConfig::MICROHTTPD PkgConfig::CURL PkgConfig::JANSSON)
 dil_embed(serve web/index.html dil__web_index)
 dil_embed(serve web/app.js dil__web_script)
 dil_embed(serve web/style.css dil__web_style)
+dil_embed(serve web/openapi.json dil__web_openapi)
 
 add_library(dilemma_lib STATIC ${DIL_OBJECTS})
 set_target_properties(dilemma_lib PROPERTIES OUTPUT_NAME dilemma)

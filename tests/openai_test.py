@@ -81,6 +81,10 @@ with Serve("--slots", "4") as s:
     check("stop", st.choices[0].message.content == whole[:whole.index(cut)] and st.choices[0].finish_reason == "stop", st)
     check("stop: no probabilities of what was cut", len(b"".join(bytes(t.bytes) for t in st.choices[0].logprobs.content)) < len(whole.encode()), st)
 
+    # logit_bias: a forced token, and one that is forbidden
+    forced = text.create(model=NAME, prompt="Once", max_tokens=4, temperature=0, logprobs=0, logit_bias={"504": 100}).choices[0]
+    check("logit_bias 100 forces a token", len(set(forced.logprobs.tokens)) == 1, forced)
+
     # errors in the client's classes
     for what, kind, call in [
         ("a temperature of 9", openai.BadRequestError, lambda: chat.create(model=NAME, messages=ASK, temperature=9)),

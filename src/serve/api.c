@@ -6,6 +6,7 @@
 #include "base/json.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct reader {
@@ -205,10 +206,67 @@ static dil_status read_logprobs(reader *r)
     return s;
 }
 
+/* {"TOKEN": BIAS, ...} */
+static dil_status read_logit_bias(reader *r)
+{
+    const json_t *v = member(r, "logit_bias");
+    size_t n = json_object_size(v);
+    if (!v || (json_is_array(v) && json_array_size(v) == 0)) return DIL_OK;
+    if (!json_is_object(v)) return dil_fail(r->err, DIL_EFORMAT, "logit_bias must be an object of token ids and numbers");
+    if (n > DIL_LOGIT_BIAS_MAX) return dil_fail(r->err, DIL_ELIMIT, "logit_bias has %zu tokens, at most %d", n, DIL_LOGIT_BIAS_MAX);
+    dil_logit_bias *list = dil_arena_push(r->req->arena, n ? n : 1, sizeof *list);
+    if (!list) return out_of_memory(r);
+    const char *key;
+    json_t *bias;
+    uint32_t k = 0;
+    json_object_foreach((json_t *)(uintptr_t)v, key, bias) {
+        char *end;
+        long id = strtol(key, &end, 10);
+        double b = json_number_value(bias);
+        if (end == key || *end || id < 0 || id > INT32_MAX) return dil_fail(r->err, DIL_EFORMAT, "logit_bias: '%.32s' is no token id", key);
+        if (!json_is_number(bias) || !(b >= -100 && b <= 100)) return dil_fail(r->err, DIL_EFORMAT, "logit_bias[%ld] must be a number within -100 and 100", id);
+        list[k++] = (dil_logit_bias){(int32_t)id, (float)b};
+    }
+    r->req->sampler.bias = list;
+    r->req->sampler.n_bias = k;
+    return DIL_OK;
+}
+
+/* The schema as text of our own: the grammar reads text. */
+static dil_status take_schema(reader *r, const json_t *schema)
+{
+    dil__api_req *q = r->req;
+    char *text = json_dumps(schema, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    char *copy = text ? dil_arena_strdup(q->arena, text, strlen(text)) : NULL;
+    free(text);
+    if (!copy) return out_of_memory(r);
+    q->schema = copy;
+    q->schema_len = strlen(copy);
+    q->json = true;
+    return DIL_OK;
+}
+
+static dil_status read_response_format(reader *r)
+{
+    const json_t *format = member(r, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (!format) return DIL_OK;
+    if (!type) return dil_fail(r->err, DIL_EFORMAT, "response_format must be an object with a type");
+    if (strcmp(type, "text") == 0) return DIL_OK;
+    if (strcmp(type, "json_object") == 0) {
+        r->req->json = true;
+        return DIL_OK;
+    }
+    if (strcmp(type, "json_schema") != 0) return dil_fail(r->err, DIL_EUNSUPPORTED, "response_format: type '%.32s' is not text, json_object or json_schema", type);
+    const json_t *schema = json_object_get(json_object_get(format, "json_schema"), "schema");
+    if (!json_is_object(schema)) return dil_fail(r->err, DIL_EFORMAT, "response_format: json_schema must hold a schema");
+    return take_schema(r, schema);
+}
+
 /* Members whose ordinary value we accept and whose other values would change the answer's shape or meaning. */
 static dil_status refuse_unsupported(reader *r)
 {
-    static const char *const absent[] = {"tools", "tool_choice", "functions", "function_call", "logit_bias", "suffix", "audio", "modalities"};
+    static const char *const absent[] = {"tools", "tool_choice", "functions", "function_call", "suffix", "audio", "modalities"};
     const json_t *best_of = member(r, "best_of");
     if (best_of && json_integer_value(best_of) != 1) return dil_fail(r->err, DIL_EUNSUPPORTED, "best_of other than 1 is not supported");
     for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++) {
@@ -219,10 +277,6 @@ static dil_status refuse_unsupported(reader *r)
     }
     const json_t *echo = member(r, "echo");
     if (echo && !json_is_false(echo)) return dil_fail(r->err, DIL_EUNSUPPORTED, "echo is not supported");
-    const json_t *format = member(r, "response_format");
-    const char *type = json_string_value(json_object_get(format, "type"));
-    if (format && (!type || strcmp(type, "text") != 0))
-        return dil_fail(r->err, DIL_EUNSUPPORTED, "response_format other than {\"type\": \"text\"} is not supported");
     return DIL_OK;
 }
 
@@ -245,6 +299,8 @@ static dil_status read_openai(reader *r)
     const json_t *so = s == DIL_OK ? member(r, "stream_options") : NULL;
     if (so && !json_is_object(so)) return dil_fail(r->err, DIL_EFORMAT, "stream_options must be an object");
     q->stream_usage = json_is_true(json_object_get(so, "include_usage"));
+    if (s == DIL_OK) s = read_logit_bias(r);
+    if (s == DIL_OK) s = read_response_format(r);
     if (s == DIL_OK) s = refuse_unsupported(r);
     return s;
 }
@@ -289,8 +345,11 @@ static dil_status refuse_unsupported_ollama(reader *r)
         if (v && !empty) return dil_fail(r->err, DIL_EUNSUPPORTED, "%s is not supported", absent[i]);
     }
     const json_t *format = member(r, "format");
-    if (format && !(json_is_string(format) && json_string_length(format) == 0))
-        return dil_fail(r->err, DIL_EUNSUPPORTED, "format is not supported");
+    if (json_is_object(format)) {
+        dil_status s = take_schema(r, format);
+        if (s != DIL_OK) return s;
+    } else if (json_is_string(format) && strcmp(json_string_value(format), "json") == 0) r->req->json = true;
+    else if (format && json_string_length(format)) return dil_fail(r->err, DIL_EUNSUPPORTED, "format must be \"json\" or a schema");
     if (json_is_true(member(r, "think"))) return dil_fail(r->err, DIL_EUNSUPPORTED, "think is not supported");
     size_t i;
     const json_t *m;

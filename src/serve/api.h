@@ -40,6 +40,7 @@ typedef struct dil__api_req {
     bool stream, stream_usage;
     uint32_t n;                                 /* answers asked for, 1 to DIL_API_CHOICES_MAX */
     bool ignore_eos;                            /* go on to max_tokens, for benchmarks (as vLLM and llama.cpp call it) */
+    bool json; const char *schema; size_t schema_len; /* the answer is JSON: of this schema, or NULL: any object */
     bool logprobs; uint32_t n_top;              /* the tokens' probabilities, and those of so many alternatives */
     dil__retry_run *retry;                      /* with an Idempotency-Key: held; NULL: without */
     json_t *doc;                                /* owns the strings */

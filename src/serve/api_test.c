@@ -72,7 +72,8 @@ static void wrong_members_are_refused_by_name(void **state)
         {"{" MSG ", \"stop\": [\"\"]}", "stop"}, {"{" MSG ", \"stop\": 5}", "stop"}, {"{" MSG ", \"stream\": 1}", "stream"},
         {"{" MSG ", \"n\": 17}", "n"}, {"{" MSG ", \"tools\": [{}]}", "tools"}, {"{" MSG ", \"logprobs\": 1}", "logprobs"}, {"{" MSG ", \"top_logprobs\": 2}", "top_logprobs"},
         {"{" MSG ", \"logprobs\": true, \"top_logprobs\": 21}", "top_logprobs"},
-        {"{" MSG ", \"response_format\": {\"type\": \"json_object\"}}", "response_format"}, {"{" MSG ", \"model\": 4}", "model"},
+        {"{" MSG ", \"response_format\": {\"type\": \"xml\"}}", "response_format"}, {"{" MSG ", \"response_format\": {\"type\": \"json_schema\"}}", "response_format"},
+        {"{" MSG ", \"logit_bias\": {\"x\": 1}}", "logit_bias"}, {"{" MSG ", \"logit_bias\": {\"1\": 101}}", "logit_bias"}, {"{" MSG ", \"logit_bias\": [1]}", "logit_bias"}, {"{" MSG ", \"model\": 4}", "model"},
         {"{" MSG ", \"stream_options\": 4}", "stream_options"}, {"{" MSG ", \"seed\": 1.5}", "seed"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

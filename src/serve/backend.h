@@ -15,6 +15,9 @@ typedef struct dil__backend {
     void (*state)(void *ctx, dil_runner_state *out);
     const int32_t *stop; size_t n_stop; /* ids that end a generation */
     bool chat;                          /* knows how to spell a conversation */
+    /* A grammar of JSON (schema NULL: any object); NULL where there is none. */
+    dil_status (*grammar)(void *ctx, const char *schema, size_t len, dil_grammar **out, dil_err *err);
+    void (*grammar_free)(dil_grammar *g);
     void (*free)(void *ctx);            /* may be NULL */
 } dil__backend;
 

@@ -36,6 +36,7 @@ struct dil__job {
     dil__api_req req;
     dil__answer answer;
     char id[48], model[128];
+    dil_grammar *grammar;      /* NULL: none */
     choice *choice;            /* [n] */
     uint32_t n, n_finished;
     dil_buf out;               /* response bytes; [out_at, len) not yet taken */
@@ -63,6 +64,7 @@ void dil__job_drop(dil__job *j)
     pthread_mutex_destroy(&j->lock);
     for (uint32_t i = 0; i < j->n; i++) choice_fini(&j->choice[i]);
     free(j->choice);
+    if (j->grammar) j->backend.grammar_free(j->grammar);
     dil__api_req_fini(&j->req);
     dil_buf_fini(&j->out);
     free(j);
@@ -306,6 +308,9 @@ static dil_status submit(dil__job *j, dil_err *err)
     if (j->req.retry) r.resumed = dil__retry_known(j->req.retry, &n_resumed, &r.resumed_stop);
     r.n_resumed = n_resumed;
     j->answer.n_prompt = (uint32_t)ids.n;
+    if (j->req.json && !j->backend.grammar) s = dil_fail(err, DIL_EUNSUPPORTED, "answers in JSON are not supported here");
+    else if (j->req.json) s = j->backend.grammar(j->backend.ctx, j->req.schema, j->req.schema_len, &j->grammar, err);
+    r.sampler.grammar = j->grammar;
     for (uint32_t i = 0; s == DIL_OK && i < j->n; i++) {
         r.sampler.seed = j->req.sampler.seed + i;
         s = submit_one(j, &j->choice[i], &r, err);

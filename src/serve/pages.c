@@ -202,6 +202,7 @@ const dil__route dil__routes[] = {
     {"GET", "/", true, dil__page_index, DIL_API_OPENAI_CHAT},
     {"GET", "/app.js", true, dil__page_script, DIL_API_OPENAI_CHAT},
     {"GET", "/style.css", true, dil__page_style, DIL_API_OPENAI_CHAT},
+    {"GET", "/openapi.json", true, dil__page_openapi, DIL_API_OPENAI_CHAT},
     {"GET", "/dilemma/state", false, dil__page_state, DIL_API_OPENAI_CHAT},
     {"POST", "/dilemma/whatif", false, dil__page_whatif, DIL_API_OPENAI_CHAT},
     {"GET", "/health", true, page_health, DIL_API_OPENAI_CHAT},

@@ -83,6 +83,7 @@ void dil__send_headers(dil__request *q, struct MHD_Response *r, int http, const 
 enum MHD_Result dil__page_index(dil__request *q);
 enum MHD_Result dil__page_script(dil__request *q);
 enum MHD_Result dil__page_style(dil__request *q);
+enum MHD_Result dil__page_openapi(dil__request *q);
 enum MHD_Result dil__page_state(dil__request *q);
 enum MHD_Result dil__page_whatif(dil__request *q);
 void dil__question_end(dil__request *q);

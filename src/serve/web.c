@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const unsigned char dil__web_index[], dil__web_script[], dil__web_style[];
-extern const size_t dil__web_index_len, dil__web_script_len, dil__web_style_len;
+extern const unsigned char dil__web_index[], dil__web_script[], dil__web_style[], dil__web_openapi[];
+extern const size_t dil__web_index_len, dil__web_script_len, dil__web_style_len, dil__web_openapi_len;
 
 static enum MHD_Result send_file(dil__request *q, const char *type, const unsigned char *data, size_t len)
 {
@@ -36,6 +36,11 @@ enum MHD_Result dil__page_script(dil__request *q)
 enum MHD_Result dil__page_style(dil__request *q)
 {
     return send_file(q, "text/css; charset=utf-8", dil__web_style, dil__web_style_len);
+}
+
+enum MHD_Result dil__page_openapi(dil__request *q)
+{
+    return send_file(q, "application/json", dil__web_openapi, dil__web_openapi_len);
 }
 
 void dil_server_set_plan(dil_server *s, const dil_plan *plan, const dil_cluster *cluster, const dil_profile *profile)
