@@ -85,6 +85,17 @@ with Serve("--slots", "4") as s:
     forced = text.create(model=NAME, prompt="Once", max_tokens=4, temperature=0, logprobs=0, logit_bias={"504": 100}).choices[0]
     check("logit_bias 100 forces a token", len(set(forced.logprobs.tokens)) == 1, forced)
 
+    # answers in JSON of a schema, sampled hot: valid whatever is drawn
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}, "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2}},
+              "required": ["name", "age", "tags"], "additionalProperties": False}
+    import json
+    for seed in (1, 2):
+        j = chat.create(model=NAME, messages=[{"role": "user", "content": "Invent a person, as JSON."}], max_tokens=160, temperature=1, seed=seed,
+                        response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}).choices[0]
+        try: v = json.loads(j.message.content) if j.finish_reason == "stop" else None
+        except ValueError: v = "no JSON"
+        check(f"json_schema, seed {seed}", v is None or (isinstance(v, dict) and set(v) == {"name", "age", "tags"} and type(v["age"]) is int and set(v["tags"]) <= {"a", "b"}), j)
+
     # errors in the client's classes
     for what, kind, call in [
         ("a temperature of 9", openai.BadRequestError, lambda: chat.create(model=NAME, messages=ASK, temperature=9)),

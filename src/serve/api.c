@@ -349,7 +349,7 @@ static dil_status refuse_unsupported_ollama(reader *r)
         dil_status s = take_schema(r, format);
         if (s != DIL_OK) return s;
     } else if (json_is_string(format) && strcmp(json_string_value(format), "json") == 0) r->req->json = true;
-    else if (format && json_string_length(format)) return dil_fail(r->err, DIL_EUNSUPPORTED, "format must be \"json\" or a schema");
+    else if (format && !(json_is_string(format) && json_string_length(format) == 0)) return dil_fail(r->err, DIL_EUNSUPPORTED, "format must be \"json\" or a schema");
     if (json_is_true(member(r, "think"))) return dil_fail(r->err, DIL_EUNSUPPORTED, "think is not supported");
     size_t i;
     const json_t *m;

@@ -1,6 +1,8 @@
 /* A runner and a tokenizer as the server's backend. */
 #include "serve/backend.h"
 
+#include <dilemma/grammar.h>
+
 #include <dilemma/coordinator.h>
 
 #include <stdlib.h>
@@ -10,6 +12,7 @@ typedef struct pair {
     dil_runner *runner;
     const dil_tokenizer *tok;
     int32_t *stop;
+    dil_grammar_vocab *words;
 } pair;
 
 static dil_status encode(void *ctx, const dil__api_req *q, dil_ids *out, dil_err *err)
@@ -59,8 +62,14 @@ static void state(void *ctx, dil_runner_state *out)
     out->compute_sec = t.compute_sec;
 }
 
+static dil_status grammar(void *ctx, const char *schema, size_t len, dil_grammar **out, dil_err *err)
+{
+    return dil_grammar_json(((pair *)ctx)->words, schema, len, out, err);
+}
+
 static void free_pair(void *ctx)
 {
+    dil_grammar_vocab_free(((pair *)ctx)->words);
     free(((pair *)ctx)->stop);
     free(ctx);
 }
@@ -81,8 +90,13 @@ dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__ba
     for (uint32_t i = 0; i < n_vocab; i++) {
         if (dil_tokenizer_is_eog(t, (int32_t)i)) p->stop[n++] = (int32_t)i;
     }
+    dil_status st = dil_grammar_vocab_new(t, &p->words, err);
+    if (st != DIL_OK) {
+        free_pair(p);
+        return st;
+    }
     *out = (dil__backend){.ctx = p, .encode = encode, .piece = piece, .submit = submit, .cancel = cancel, .state = state,
-                          .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .free = free_pair};
+                          .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .grammar = grammar, .grammar_free = dil_grammar_free, .free = free_pair};
     return DIL_OK;
 }
 
