@@ -17,7 +17,8 @@
 #define SETTLE_SEC_MAX 600.0
 #define SLOW_NS INT64_C(60000000000)     /* a slow node that holds nothing may have become fast again after so long */
 #define START_LOST 5                     /* times detect_sec that the plan's nodes have to answer at the start */
-#define PLAN_SEC 2.0                     /* for the planner while requests wait */
+#define PLAN_SEC 0.6                     /* for the planner while requests wait */
+#define PLAN_LONG_SEC 10.0               /* where that found none, or nobody waits */
 #define MARGIN 0.1
 
 static double sec_since(int64_t then)
@@ -139,7 +140,7 @@ static dil_status make_replan(dil__failover *f, dil_err *err)
     return dil__replan_new(f->first_plan, f->cluster, f->model, &f->arch, &o, &f->replan, err);
 }
 
-static dil_status ask(dil__failover *f, bool forced, dil_plan **out, dil_migration *m, dil_err *err)
+static dil_status ask(dil__failover *f, bool forced, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err)
 {
     dil__replan_node *node = calloc(f->cluster->n_nodes, sizeof *node);
     uint8_t *down = calloc(f->cluster->n_links + 1, 1);
@@ -149,7 +150,7 @@ static dil_status ask(dil__failover *f, bool forced, dil_plan **out, dil_migrati
         for (uint32_t k = 0; k < f->cluster->n_links; k++) down[k] = f->link_down_ns[k] && now - f->link_down_ns[k] < LINK_NS;
         fill_nodes(f, forced, node);
         dil_migrate_options mo = {.horizon_sec = f->o.horizon_sec, .margin = MARGIN, .has = had_layer, .has_ctx = f};
-        s = dil__replan_make(f->replan, f->plan, node, down, &mo, PLAN_SEC, out, m, err);
+        s = dil__replan_make(f->replan, f->plan, node, down, &mo, limit_sec, out, m, err);
     }
     free(node);
     free(down);
@@ -266,7 +267,8 @@ static void decide(dil__failover *f, const glance *g)
     char where[300], bytes[32], text[320];
     int64_t start = dil_now_ns();
     f->news = false;
-    dil_status s = ask(f, true, &plan, &m, &e);
+    dil_status s = ask(f, true, PLAN_SEC, &plan, &m, &e);
+    if (s == DIL_ETIMEOUT) s = ask(f, true, PLAN_LONG_SEC, &plan, &m, &e);
     if (s == DIL_OK) {
         dil_log(DIL_LOG_INFO, "keep", "planned around %s in %.0f ms: %s; %s to send, %.1f ms a token predicted", g->name[0] ? g->name : "the link",
                 sec_since(start) * 1e3, describe(plan, where, sizeof where), dil_format_bytes((uint64_t)m.moved_bytes, bytes), plan->token_sec * 1e3);
@@ -334,7 +336,7 @@ static void consider(dil__failover *f, const char *why)
     dil_migration m;
     dil_err e = {0};
     char where[300], bytes[32];
-    if (ask(f, false, &plan, &m, &e) != DIL_OK) {
+    if (ask(f, false, PLAN_LONG_SEC / 4, &plan, &m, &e) != DIL_OK) {
         dil_log(DIL_LOG_WARN, "keep", "%s; no other plan: %s", why, e.text);
         return;
     }

@@ -214,6 +214,7 @@ static dil_plan_options options_of(const dil__replan *r, const dil_plan *old, do
     o.max_damage = 1e17; /* the levels are given: no budget to keep */
     o.solver = "path";
     o.limit_sec = limit_sec;
+    o.gap = 0.01; /* requests wait */
     return o;
 }
 

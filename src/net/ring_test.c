@@ -471,6 +471,42 @@ static void lose_a_node(int sig)
 static void the_others_take_over_from_a_killed_node(void **state) { (void)state; lose_a_node(SIGKILL); }
 static void the_others_take_over_from_a_stopped_node(void **state) { (void)state; lose_a_node(SIGSTOP); }
 
+static bool runs_on(dil_runner *r, const char *name)
+{
+    dil_ring_node nodes[4];
+    dil_runner_state st;
+    dil_runner_get_state(r, &st);
+    size_t n = dil_ring_nodes(r, nodes, 4);
+    for (size_t i = 0; i < n; i++) {
+        if (st.ready && strcmp(nodes[i].name, name) == 0) return true;
+    }
+    return false;
+}
+
+/* c is slow and idle until b dies; b comes back, proves itself, and takes its layers back while a text is being written. */
+static void a_node_that_is_back_is_used_again_when_that_pays(void **state)
+{
+    (void)state;
+    proc p[3];
+    setup s;
+    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "140M");
+    make_plan(&s, p, 3, (const uint32_t[]){15, 31}, (const int[]){0, 1}, 2);
+    s.nodes[2].throttle = 6; /* as its machine was measured */
+    dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
+    assert_false(runs_on(r, "c"));
+    end_node(&p[1], SIGKILL);
+    while (!runs_on(r, "c")) dil_sleep_ns(1000000);
+    assert_false(runs_on(r, "b"));
+    start_node(&p[1], p[1].address, "140M");
+    int64_t t0 = dil_now_ns();
+    while (!runs_on(r, "b")) check_ring(r);
+    print_message("    used again after %.1f s\n", (double)(dil_now_ns() - t0) * 1e-9);
+    assert_false(runs_on(r, "c"));
+    check_ring(r);
+    dil_runner_close(r);
+    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+}
+
 /* The others cannot hold the model: the requests are told which budget is short, and go on being served when the node is back. */
 static void what_is_short_is_said(void **state)
 {
@@ -684,6 +720,7 @@ int main(void)
         cmocka_unit_test(many_streams_fill_the_stages),
         cmocka_unit_test(the_others_take_over_from_a_killed_node),
         cmocka_unit_test(the_others_take_over_from_a_stopped_node),
+        cmocka_unit_test(a_node_that_is_back_is_used_again_when_that_pays),
         cmocka_unit_test(what_is_short_is_said),
         cmocka_unit_test(a_killed_node_is_named_and_taken_in_again),
         cmocka_unit_test(a_stopped_node_is_named_and_taken_in_again),
