@@ -13,7 +13,7 @@ def check(what, good, *detail):
     print(("ok      " if good else "FAILED  ") + what, *([] if good else detail), flush=True)
     if not good: fails.append(what)
 
-server = subprocess.Popen([dilemma, "serve", "--model", model, "--port", "0", "-t", "2", "--slots", "4", "-c", "1024", "--name", "smol"],
+server = subprocess.Popen([dilemma, "serve", "--model", model, "--port", "0", "-t", "1", "--slots", "4", "-c", "1024", "--name", "smol"],
                           stdout=subprocess.PIPE, text=True)
 port = int(server.stdout.readline().rsplit(":", 1)[1].split("/")[0])
 

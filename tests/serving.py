@@ -29,7 +29,8 @@ class Serve:
     """with Serve("--slots", "2") as s: s.base is http://127.0.0.1:PORT"""
 
     def __init__(self, *args, env={}, stderr=None):
-        self.p = subprocess.Popen([DILEMMA, "serve", "--model", MODEL, "--port", "0", "-t", "2", "-c", "1024", "--name", NAME, *args],
+        # One thread: on a machine with other work two wait for each other at every barrier, twenty times as long.
+        self.p = subprocess.Popen([DILEMMA, "serve", "--model", MODEL, "--port", "0", "-t", "1", "-c", "1024", "--name", NAME, *args],
                                   stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **env})
         self.base = self.p.stdout.readline().strip().removesuffix("/v1")
         self.port = int(self.base.rsplit(":", 1)[1]) if self.base else 0

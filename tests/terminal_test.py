@@ -98,7 +98,7 @@ try:
         check("the log is JSON, a line a request, under its id", len(mine) == 1 and mine[0]["status"] == 404 and mine[0]["level"] == "info", lines[-3:])
         check("with its tokens", any(l.get("generated_tokens") == 12 and l.get("prompt_tokens", 0) > 5 for l in lines), lines[:2])
 
-    r = run("chat", "--model", MODEL, "-t", "2", "-c", "512", "--temperature", "0", "-n", "12", text="Name three colours.\n")
+    r = run("chat", "--model", MODEL, "-t", "1", "-c", "512", "--temperature", "0", "-n", "12", text="Name three colours.\n")
     check("chat --model: the same answer without a server", r.returncode == 0 and r.stdout == a1 + "\n", r)
 
     # doctor: each thing that is wrong has its exit status and its cure
