@@ -114,6 +114,17 @@ def check_migration(s, base):
     s.run("plan", *there, "--horizon", "nan", status=2)
 
 
+def check_throughput(s, base):
+    delay = json.loads(s.run("plan", *base, "--max-kl", "0.1", "--json"))
+    most = json.loads(s.run("plan", *base, "--max-kl", "0.1", "--objective", "throughput", "--json"))
+    assert most["requests_per_sec"] * 1.05 >= delay["requests_per_sec"] * (1 - 1e-9) and delay["requests_per_sec_bound"] == 0
+    assert most["requests_per_sec_bound"] >= most["requests_per_sec"] * (1 - 1e-9) and most["total_sec"] >= delay["bound_sec"]
+    rate = str(1.2 * most["requests_per_sec_bound"])
+    assert "load" in s.run("plan", *base, "--max-kl", "0.1", "--rate", rate, status=9)
+    s.run("plan", *base, "--objective", "beauty", status=2)
+    s.run("plan", *base, "--objective", "throughput", "--compare", "all", status=2)
+
+
 def check_simulation(s, base):
     events = [{"at_sec": 1 + 10 * i, "kind": "request", "tokens_in": 32, "tokens_out": 16} for i in range(5)]
     trace = s.put("trace.json", {"version": 1, "duration_sec": 60, "events": events})
@@ -160,7 +171,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         s = Scene(folder)
         base = ["--profile", s.put("profile.json", profile()), "--cluster", s.put("cluster.json", cluster())]
-        for check in (check_compare, check_explain, check_front, check_migration, check_simulation, check_fleet):
+        for check in (check_compare, check_explain, check_front, check_migration, check_throughput, check_simulation, check_fleet):
             check(s, base)
             print(check.__name__, "ok", flush=True)
 
