@@ -159,10 +159,10 @@ static void fake_close(dil__pipe *p)
 
 static const dil__pipe_ops fake_ops = {fake_submit, fake_wait, fake_wake, fake_state, fake_close};
 
-static dil_runner *runner_of(fake **f, uint32_t n_seq, uint32_t depth, uint32_t queue_max)
+static dil_runner *runner_shaped(fake **f, uint32_t n_seq, uint32_t depth, uint32_t queue_max, bool fixed_shapes)
 {
     *f = calloc(1, sizeof **f);
-    (*f)->pipe = (dil__pipe){.ops = &fake_ops, .n_ctx = N_CTX, .n_seq = n_seq, .n_vocab = VOCAB, .chunk = CHUNK, .depth = depth};
+    (*f)->pipe = (dil__pipe){.ops = &fake_ops, .n_ctx = N_CTX, .n_seq = n_seq, .n_vocab = VOCAB, .chunk = CHUNK, .depth = depth, .fixed_shapes = fixed_shapes};
     atomic_store(&(*f)->ready, true);
     pthread_mutex_init(&(*f)->lock, NULL);
     pthread_cond_init(&(*f)->changed, NULL);
@@ -170,6 +170,11 @@ static dil_runner *runner_of(fake **f, uint32_t n_seq, uint32_t depth, uint32_t 
     dil_err err;
     assert_int_equal(dil__runner_new(&(*f)->pipe, queue_max, &r, &err), DIL_OK);
     return r;
+}
+
+static dil_runner *runner_of(fake **f, uint32_t n_seq, uint32_t depth, uint32_t queue_max)
+{
+    return runner_shaped(f, n_seq, depth, queue_max, false);
 }
 
 static void hold(fake *f, bool on)
@@ -382,8 +387,7 @@ static void a_failed_work_fails_its_requests_only(void **state)
 static void texts_are_right_over_losses(uint32_t n_seq, uint32_t depth, bool fixed)
 {
     fake *f;
-    dil_runner *r = runner_of(&f, n_seq, depth, 256);
-    f->pipe.fixed_shapes = fixed;
+    dil_runner *r = runner_shaped(&f, n_seq, depth, 256, fixed);
     hold(f, true);
     dil_rng_init(&f->loss, 11 + depth);
     atomic_store(&f->n_losses_left, 40);
