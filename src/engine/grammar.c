@@ -6,6 +6,8 @@
  * Testing only the token that was drawn, and drawing again, was rejected: top-k and nucleus would then cut among tokens that are out. */
 #include "engine/grammar.h"
 
+#include "base/mix.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,15 +152,6 @@ static bool grow(void **p, uint32_t *cap, uint32_t need, size_t size)
     return true;
 }
 
-static uint64_t mix(uint64_t h)
-{
-    h ^= h >> 32;
-    h *= 0xD6E8FEB86659FD93u;
-    h ^= h >> 32;
-    h *= 0xD6E8FEB86659FD93u;
-    return h ^ h >> 32;
-}
-
 /* The frame that returns to `back` above `below`; 0 where there is none (too deep, or no memory). */
 static uint32_t push_frame(dil__grammar_run *r, uint32_t back, uint32_t below)
 {
@@ -169,7 +162,7 @@ static uint32_t push_frame(dil__grammar_run *r, uint32_t back, uint32_t below)
         uint32_t *slot = calloc(size, sizeof *slot);
         if (!slot) return r->failed = true, 0;
         for (uint32_t i = 1; i < r->n_frames; i++) {
-            uint32_t at = (uint32_t)mix((uint64_t)r->frame[i].back << 32 | r->frame[i].below) & (size - 1);
+            uint32_t at = (uint32_t)dil__mix((uint64_t)r->frame[i].back << 32 | r->frame[i].below) & (size - 1);
             while (slot[at]) at = (at + 1) & (size - 1);
             slot[at] = i;
         }
@@ -177,7 +170,7 @@ static uint32_t push_frame(dil__grammar_run *r, uint32_t back, uint32_t below)
         r->frame_slot = slot;
         r->frame_mask = size - 1;
     }
-    uint32_t at = (uint32_t)mix((uint64_t)back << 32 | below) & r->frame_mask;
+    uint32_t at = (uint32_t)dil__mix((uint64_t)back << 32 | below) & r->frame_mask;
     for (; r->frame_slot[at]; at = (at + 1) & r->frame_mask) {
         const frame *f = &r->frame[r->frame_slot[at]];
         if (f->back == back && f->below == below) return r->frame_slot[at];
@@ -227,7 +220,7 @@ static void gather(dil__grammar_run *r, uint32_t pc, uint32_t stack)
 static uint64_t hash_gathered(const dil__grammar_run *r)
 {
     uint64_t h = r->gathered_end ? 7 : 3;
-    for (uint32_t i = 0; i < r->n_gathered; i++) h = mix(h ^ ((uint64_t)r->gathered[i].pc << 32 | r->gathered[i].stack));
+    for (uint32_t i = 0; i < r->n_gathered; i++) h = dil__mix(h ^ ((uint64_t)r->gathered[i].pc << 32 | r->gathered[i].stack));
     return h;
 }
 
@@ -239,7 +232,7 @@ static bool is_gathered(const dil__grammar_run *r, const state *s)
 static uint64_t hash_state(dil__grammar_run *r, const state *s)
 {
     uint64_t h = s->may_end ? 7 : 3;
-    for (uint32_t i = 0; i < s->n; i++) h = mix(h ^ ((uint64_t)r->thread[s->first + i].pc << 32 | r->thread[s->first + i].stack));
+    for (uint32_t i = 0; i < s->n; i++) h = dil__mix(h ^ ((uint64_t)r->thread[s->first + i].pc << 32 | r->thread[s->first + i].stack));
     return h;
 }
 
@@ -307,7 +300,7 @@ static bool widen_edges(dil__grammar_run *r)
     }
     for (uint32_t i = 0; i <= r->edge_mask; i++) {
         if (r->edge_key[i] == 0) continue;
-        uint32_t at = (uint32_t)mix(r->edge_key[i]) & (size - 1);
+        uint32_t at = (uint32_t)dil__mix(r->edge_key[i]) & (size - 1);
         while (key[at]) at = (at + 1) & (size - 1);
         key[at] = r->edge_key[i];
         to[at] = r->edge_to[i];
@@ -324,14 +317,14 @@ static uint32_t step(dil__grammar_run *r, uint32_t from, uint8_t byte)
 {
     if (from == DEAD || r->failed) return DEAD;
     uint64_t key = ((uint64_t)from << 8 | byte) + 1;
-    uint32_t at = (uint32_t)mix(key) & r->edge_mask;
+    uint32_t at = (uint32_t)dil__mix(key) & r->edge_mask;
     for (; r->edge_key[at]; at = (at + 1) & r->edge_mask) {
         if (r->edge_key[at] == key) return r->edge_to[at];
     }
     uint32_t to = compute_step(r, from, byte);
     if (2 * r->n_edges > r->edge_mask) {
         if (!widen_edges(r)) return r->failed = true, DEAD;
-        for (at = (uint32_t)mix(key) & r->edge_mask; r->edge_key[at]; at = (at + 1) & r->edge_mask) {}
+        for (at = (uint32_t)dil__mix(key) & r->edge_mask; r->edge_key[at]; at = (at + 1) & r->edge_mask) {}
     }
     r->edge_key[at] = key;
     r->edge_to[at] = to;

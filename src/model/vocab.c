@@ -6,6 +6,7 @@
  * array by byte; with the named limit on their length a look-up is bounded whatever the file holds. */
 #include "model/vocab.h"
 
+#include "base/mix.h"
 #include "model/utf8.h"
 
 #include <stdlib.h>
@@ -44,15 +45,6 @@ static bool decode_alphabet(dil__str t, char *out, size_t *out_len)
 
 /* --- tables ------------------------------------------------------------------------------------------------------------ */
 
-static uint64_t mix(uint64_t h)
-{
-    h ^= h >> 32;
-    h *= 0xD6E8FEB86659FD93u;
-    h ^= h >> 32;
-    h *= 0xD6E8FEB86659FD93u;
-    return h ^ h >> 32;
-}
-
 static uint64_t hash_more(uint64_t h, const char *s, size_t len)
 {
     for (size_t i = 0; i < len; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001B3u;
@@ -61,12 +53,12 @@ static uint64_t hash_more(uint64_t h, const char *s, size_t len)
 
 static uint32_t hash_bytes(const char *a, size_t a_len, const char *b, size_t b_len)
 {
-    return (uint32_t)mix(hash_more(hash_more(0xCBF29CE484222325u, a, a_len), b, b_len));
+    return (uint32_t)dil__mix(hash_more(hash_more(0xCBF29CE484222325u, a, a_len), b, b_len));
 }
 
 static uint32_t hash_pair(int32_t left, int32_t right)
 {
-    return (uint32_t)mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+    return (uint32_t)dil__mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
 }
 
 static uint32_t *table_new(size_t n, uint32_t *mask)

@@ -103,6 +103,16 @@ static void end_node(proc *p, int sig)
     p->pid = 0;
 }
 
+static void make_three(proc p[3], const char *memory)
+{
+    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], memory);
+}
+
+static void end_three(proc p[3])
+{
+    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+}
+
 static bool log_has(const proc *p, const char *text)
 {
     dil_buf b;
@@ -225,7 +235,7 @@ static void text_over_three_nodes_equals_one_process(void **state)
     (void)state;
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_three(p, "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     check_ring(r);
@@ -242,7 +252,7 @@ static void text_over_three_nodes_equals_one_process(void **state)
     for (int i = 0; i < 3; i++) assert_int_equal(nodes[i].bytes_sent, 0);
     check_ring(r);
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static void a_node_may_be_visited_twice(void **state)
@@ -270,7 +280,7 @@ static void a_node_without_memory_refuses_with_numbers(void **state)
     dil_ring_nodes(r, nodes, 3);
     assert_int_equal(nodes[1].bytes_sent, 0);
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static void an_unknown_key_is_refused_and_logged(void **state)
@@ -384,7 +394,7 @@ static void fail_a_node(int sig, const char *expect)
 {
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_three(p, "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     stay = true;
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
@@ -428,7 +438,7 @@ static void fail_a_node(int sig, const char *expect)
     assert_int_equal(st.failures, 0);
     check_ring(r);
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 /* The others hold the model: the text goes on without the node, and it is not waited for. */
@@ -436,7 +446,7 @@ static void lose_a_node(int sig)
 {
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "140M"); /* too little for all layers */
+    make_three(p, "140M"); /* too little for all layers */
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     outcome o = {.kind = -1};
@@ -465,7 +475,7 @@ static void lose_a_node(int sig)
     dil_runner_close(r);
     kill(p[1].pid, SIGCONT);
     if (sig == SIGKILL) waitpid(p[1].pid, NULL, 0), p[1].pid = 0;
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static void the_others_take_over_from_a_killed_node(void **state) { (void)state; lose_a_node(SIGKILL); }
@@ -489,7 +499,7 @@ static void a_node_that_is_back_is_used_again_when_that_pays(void **state)
     (void)state;
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "140M");
+    make_three(p, "140M");
     make_plan(&s, p, 3, (const uint32_t[]){15, 31}, (const int[]){0, 1}, 2);
     s.nodes[2].throttle = 6; /* as its machine was measured */
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
@@ -504,7 +514,7 @@ static void a_node_that_is_back_is_used_again_when_that_pays(void **state)
     assert_false(runs_on(r, "c"));
     check_ring(r);
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 /* The others cannot hold the model: the requests are told which budget is short, and go on being served when the node is back. */
@@ -513,7 +523,7 @@ static void what_is_short_is_said(void **state)
     (void)state;
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "80M");
+    make_three(p, "80M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     outcome o = {.kind = -1};
@@ -535,7 +545,7 @@ static void what_is_short_is_said(void **state)
     assert_int_equal(dil_ring_wait_ready(r, 30, NULL, &err), DIL_OK);
     check_ring(r);
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static void a_killed_node_is_named_and_taken_in_again(void **state) { (void)state; fail_a_node(SIGKILL, "node b"); }
@@ -578,7 +588,7 @@ static void a_corrupted_cache_is_fetched_again(void **state)
     (void)state;
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_three(p, "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     dil_runner_close(r);
@@ -590,7 +600,7 @@ static void a_corrupted_cache_is_fetched_again(void **state)
     check_ring(r);
     dil_runner_close(r);
     assert_true(log_has(&p[1], "corrupted"));
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 #define FRAMES_BYTES 2000000 /* messages on their way, of a process that small: not the plan's business */
@@ -623,7 +633,7 @@ static void memory_is_what_the_plan_said(void **state)
     proc p[3];
     setup s;
     uint64_t before[3];
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_three(p, "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     for (int i = 0; i < 3; i++) before[i] = rss_bytes(&p[i]);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
@@ -653,7 +663,7 @@ static void memory_is_what_the_plan_said(void **state)
         assert_true(is > said - said / 10);
     }
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static void many_streams_fill_the_stages(void **state)
@@ -661,7 +671,7 @@ static void many_streams_fill_the_stages(void **state)
     (void)state;
     proc p[3];
     setup s;
-    for (int i = 0; i < 3; i++) make_node(&p[i], (const char *[]){"a", "b", "c"}[i], "300M");
+    make_three(p, "300M");
     make_plan(&s, p, 3, cuts3, who3, 3);
     dil_runner *r = open_ring(&s, &coordinator, DIL_OK);
     outcome o[12];
@@ -677,7 +687,7 @@ static void many_streams_fill_the_stages(void **state)
         assert_int_equal(o[i].kind, DIL_GEN_DONE);
     }
     dil_runner_close(r);
-    for (int i = 0; i < 3; i++) end_node(&p[i], SIGTERM);
+    end_three(p);
 }
 
 static int open_all(void **state)
