@@ -21,8 +21,8 @@
 #include <unistd.h>
 
 static const char about[] =
-    "Checks memory, disk, clock, keys and ports of this machine, and with --node or --cluster the nodes: that they answer, their versions,\n"
-    "memory, and every link between them. Says what is wrong and the cure; the exit status is that of the first thing that would fail.\n\n"
+    "Checks memory, disk, clock, keys and ports of this machine, and the nodes that are enrolled, or named with --node or --cluster: that they\n"
+    "answer, their versions, memory, and every link between them. Says what is wrong and the cure; the exit status is that of the first thing that would fail.\n\n"
     "  dilemma doctor\n"
     "  dilemma doctor --model model.gguf --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100";
 
@@ -128,7 +128,7 @@ static void check_own_keys(doctor *d)
         return;
     }
     dil_status s = dil_keypair_read(path, &k, &err);
-    if (s == DIL_ENOTFOUND) say(d, WARN, DIL_OK, "keys", "dilemma keys new, or dilemma keys cluster for all machines at once", "%s: no key pair yet", path);
+    if (s == DIL_ENOTFOUND) say(d, WARN, DIL_OK, "keys", "none is needed alone; for several machines dilemma node --pair and dilemma pair make them (by hand: dilemma keys)", "%s: no key pair yet", path);
     else if (s != DIL_OK) say(d, BAD, s, "keys", s == DIL_EAUTH ? "chmod 600 the file" : "remove the file and make another with dilemma keys new", "%s", err.text);
     else say(d, GOOD, DIL_OK, "keys", NULL, "%s: public key %s", path, k.public_key);
     if (dil_keys_path("allowed", path, sizeof path, &err) != DIL_OK) return;
@@ -188,7 +188,7 @@ static bool check_node(doctor *d, const dil_cli_target *t, const dil_keypair *me
     if (s == DIL_OK) s = dil_node_get_info(c, &i, &err);
     dil_node_disconnect(c);
     if (s != DIL_OK) {
-        const char *cure = s == DIL_EAUTH ? "on the node: dilemma keys allow OUR_PUBLIC_KEY; here: its own key in NAME.pub" : s == DIL_EUNSUPPORTED ? "the same dilemma on both" :
+        const char *cure = s == DIL_EAUTH ? "pair it again: dilemma node --pair there, dilemma pair here" : s == DIL_EUNSUPPORTED ? "the same dilemma on both" :
                            "start it there: dilemma node --listen ADDRESS:PORT; and open the port";
         say(d, BAD, s, "nodes", cure, "%s: %s", t->name, err.text);
         return false;
@@ -207,13 +207,10 @@ static void check_nodes(doctor *d, const dil_cli_list *words, const char *cluste
     dil_cluster *c = NULL;
     dil_err err;
     dil_status s = cluster ? dil_cluster_read(cluster, &c, &err) : DIL_OK;
-    size_t n = cluster ? (c ? c->n_nodes : 0) : words->n, reached = 0;
+    size_t n = c ? c->n_nodes : 0, reached = 0;
     if (s == DIL_OK && n > 64) s = dil_fail(&err, DIL_ELIMIT, "%zu nodes, at most 64 at once", n);
-    for (size_t i = 0; s == DIL_OK && i < n; i++) {
-        if (!cluster) {
-            s = dil_cli_target_parse(words->item[i], i, dir, insecure, &t[i], &err);
-            continue;
-        }
+    if (s == DIL_OK && !cluster) s = dil_cli_targets(words, dir, insecure, t, 64, &n, &err);
+    for (size_t i = 0; s == DIL_OK && c && i < n; i++) {
         snprintf(t[i].name, sizeof t[i].name, "%s", c->nodes[i].name);
         snprintf(t[i].address, sizeof t[i].address, "%s", c->nodes[i].address);
         snprintf(t[i].key, sizeof t[i].key, "%s", c->nodes[i].public_key);
@@ -221,11 +218,17 @@ static void check_nodes(doctor *d, const dil_cli_list *words, const char *cluste
     dil_cluster_free(c);
     if (s == DIL_OK && !insecure) s = dil_cli_own_key(key, dir, &me, &err);
     if (s != DIL_OK) {
-        say(d, BAD, s, "nodes", "see dilemma keys --help", "%s", err.text);
+        say(d, BAD, s, "nodes", "dilemma pair --help tells how machines are enrolled", "%s", err.text);
         return;
     }
     for (size_t i = 0; i < n && !dil_cli_interrupted(); i++) reached += check_node(d, &t[i], insecure ? NULL : &me);
     if (reached == n && n > 1 && link_sec > 0) check_links(d, t, (uint32_t)n, insecure ? NULL : &me, link_sec);
+}
+
+static bool any_enrolled(const char *dir)
+{
+    char folder[4096], path[4096];
+    return dil_cli_key_folder(dir, folder, NULL) == DIL_OK && snprintf(path, sizeof path, "%s/nodes", folder) < (int)sizeof path && dil_file_exists(path);
 }
 
 static void check_server(doctor *d, const char *url)
@@ -277,7 +280,7 @@ static int run(int argc, char **argv)
     check_own_keys(&d);
     check_port(&d, 7100, "dilemma node");
     check_port(&d, 8080, "dilemma serve");
-    if (words.n || cluster) check_nodes(&d, &words, cluster, dir, key, insecure, link_sec);
+    if (words.n || cluster || (!insecure && any_enrolled(dir))) check_nodes(&d, &words, cluster, dir, key, insecure, link_sec);
     if (url) check_server(&d, url);
     if (d.json) {
         char *text = json_dumps(d.findings, JSON_INDENT(2));

@@ -11,7 +11,8 @@
 static const char about[] =
     "Asks each node what it offers, has every node measure its link to every other (latency, bandwidth), and writes\n"
     "cluster.json. A node is [NAME=]HOST:PORT[,KEY]; KEY is its public key or a .pub file and may be left out when\n"
-    "--keys names a cluster's folder (dilemma keys cluster) with NAME.pub in it. Nodes without a name are a, b, c, ...\n\n"
+    "--keys names a cluster's folder (dilemma keys cluster) with NAME.pub in it. Nodes without a name are a, b, c, ...\n"
+    "Without --node: the machines that are enrolled (dilemma pair).\n\n"
     "  dilemma probe --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100 -o cluster.json";
 
 static void print_nodes(const dil_cluster *c)
@@ -46,17 +47,17 @@ static int probe(const dil_cli_list *words, const char *dir, const char *key_fil
 {
     dil_err err;
     dil_keypair me;
-    dil_cli_target *t = calloc(words->n, sizeof *t);
-    dil_probe_node *nodes = calloc(words->n, sizeof *nodes);
+    enum { NODES_MAX = 256 };
+    size_t n = 0;
+    dil_cli_target *t = calloc(NODES_MAX, sizeof *t);
+    dil_probe_node *nodes = calloc(NODES_MAX, sizeof *nodes);
     dil_cluster *c = NULL;
     dil_status s = t && nodes ? DIL_OK : dil_fail(&err, DIL_EMEMORY, "no memory");
-    for (size_t i = 0; i < words->n && s == DIL_OK; i++) {
-        s = dil_cli_target_parse(words->item[i], i, dir, insecure, &t[i], &err);
-        nodes[i] = (dil_probe_node){t[i].name, t[i].address, t[i].key};
-    }
+    if (s == DIL_OK) s = dil_cli_targets(words, dir, insecure, t, NODES_MAX, &n, &err);
+    for (size_t i = 0; i < n && s == DIL_OK; i++) nodes[i] = (dil_probe_node){t[i].name, t[i].address, t[i].key};
     if (s == DIL_OK && !insecure) s = dil_cli_own_key(key_file, dir, &me, &err);
     o->key = insecure ? NULL : &me;
-    if (s == DIL_OK) s = dil_probe(nodes, (uint32_t)words->n, o, &c, &err);
+    if (s == DIL_OK) s = dil_probe(nodes, (uint32_t)n, o, &c, &err);
     dil_cli_progress_done();
     if (s == DIL_OK && entry) {
         uint32_t at = dil_cluster_find(c, entry);
@@ -92,9 +93,8 @@ static int run(int argc, char **argv)
         {.name = "--json", .kind = DIL_CLI_FLAG, .out = &json, .help = "print cluster.json instead of the tables"},
         {.letter = 'o', .kind = DIL_CLI_STR, .out = &out, .arg = "FILE", .help = "write cluster.json"},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "--node NODE... [-o cluster.json]", about, opts, NULL, 0, 0);
+    int status = dil_cli_parse(argc, argv, "[--node NODE...] [-o cluster.json]", about, opts, NULL, 0, 0);
     if (status >= 0) return status;
-    if (!words.n) return dil_cli_usage("probe: no --node (see dilemma probe --help)");
     dil_probe_opts o = {.link_sec = link_sec, .kernel_sec = kernel_sec, .progress = dil_cli_progress()};
     return probe(&words, dir, key, insecure, &o, entry, out, json);
 }

@@ -6,15 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "SmolLM2-135M-Instruct.Q4_1" of "/models/SmolLM2-135M-Instruct.Q4_1.gguf". */
-static void name_of_path(const char *path, char *out, size_t cap)
-{
-    const char *slash = strrchr(path, '/');
-    snprintf(out, cap, "%s", slash ? slash + 1 : path);
-    size_t n = strlen(out);
-    if (n > 5 && strcmp(out + n - 5, ".gguf") == 0) out[n - 5] = 0;
-}
-
 static dil_status read_node_key(const char *given, dil_keypair *out, dil_err *err)
 {
     char path[4096];
@@ -91,7 +82,7 @@ static int run(int argc, char **argv)
     if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
     if (!dil__wire_from_name(wire, &v.wire)) return dil_cli_usage("serve: --wire is f32, f16 or bf16, not '%s'", wire);
     char model_name[128];
-    name_of_path(name ? name : v.model, model_name, sizeof model_name);
+    dil_cli_model_name(name ? name : v.model, model_name, sizeof model_name);
     v.name = model_name;
     v.port = (uint16_t)port;
     v.n_threads = (int)threads;

@@ -9,10 +9,11 @@
 
 static const char about[] =
     "Does every step from nodes to an answering server, and says each in one line: probe, profile, plan, quantize, serve.\n"
-    "What is done already for the same inputs is kept in --dir. Start a node on each machine first:\n\n"
-    "  dilemma keys cluster keys a b                        once; copy NAME.key and allowed to each machine\n"
-    "  dilemma node --listen 10.0.0.1:7100 --key a.key --allow allowed\n"
-    "  dilemma up --model model.gguf --dir cluster --keys keys --node a=10.0.0.1:7100 b=10.0.0.2:7100";
+    "What is done already for the same inputs is kept in --dir. Start a node on each machine and enrol it first:\n\n"
+    "  dilemma node --pair                                  there: it shows a code\n"
+    "  dilemma pair 10.0.0.2:7100                           here, once for each: asks for that code\n"
+    "  dilemma up model.gguf --max-ratio 0.1275             over the machines that are enrolled\n"
+    "  dilemma up model.gguf --node a=10.0.0.1:7100 b=10.0.0.2:7100     over these";
 
 typedef struct words {
     dil_cli_list node;
@@ -22,21 +23,22 @@ typedef struct words {
     bool insecure, no_serve;
 } words;
 
-static dil_status read_peers(const words *w, dil_cli_target *peer, dil_keypair *key, dil_err *err)
+static dil_status read_peers(const words *w, dil_cli_target *peer, size_t *n, dil_keypair *key, dil_err *err)
 {
-    dil_status s = DIL_OK;
-    for (size_t i = 0; s == DIL_OK && i < w->node.n; i++) s = dil_cli_target_parse(w->node.item[i], i, w->keys, w->insecure, &peer[i], err);
+    dil_status s = dil_cli_targets(&w->node, w->keys, w->insecure, peer, DIL_CLI_NODES_MAX, n, err);
     if (s == DIL_OK && !w->insecure) s = dil_cli_own_key(w->key, w->keys, key, err);
+    if (s != DIL_OK || w->node.n || dil_cli_quiet) return s;
+    printf("%-9s %zu enrolled:", "nodes", *n);
+    for (size_t i = 0; i < *n; i++) printf("%s %s at %s", i ? "," : "", peer[i].name, peer[i].address);
+    putchar('\n');
+    fflush(stdout);
     return s;
 }
 
 static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
 {
     char name[128];
-    const char *slash = strrchr(w->model, '/');
-    snprintf(name, sizeof name, "%s", slash ? slash + 1 : w->model);
-    size_t n = strlen(name);
-    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) name[n - 5] = 0;
+    dil_cli_model_name(w->model, name, sizeof name);
     dil_cli_serving v = {.model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
                          .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .profile = p->profile, .key = p->key};
     return dil_cli_serving_run(&v, err);
@@ -46,10 +48,11 @@ static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
 {
     static dil_cli_target peer[DIL_CLI_NODES_MAX];
     dil_keypair key;
-    dil_status s = read_peers(w, peer, &key, err);
+    size_t n_peers;
+    dil_status s = read_peers(w, peer, &n_peers, &key, err);
     if (s != DIL_OK) return s;
     dil_cli_pipeline p = {.model = w->model, .dir = w->dir, .data = w->data, .format = format, .key = w->insecure ? NULL : &key, .peers = peer,
-                          .n_peers = (uint32_t)w->node.n, .entry = w->entry ? w->entry : peer[0].name, .context = (uint32_t)w->context,
+                          .n_peers = (uint32_t)n_peers, .entry = w->entry ? w->entry : peer[0].name, .context = (uint32_t)w->context,
                           .sequences = (uint32_t)w->sequences, .damage_tokens = 1408, .imatrix_tokens = 8192, .probe_limit_sec = 2,
                           .n_threads = (int)w->threads, .method = w->method, .plan_options = dil_plan_options_default(), .say = stdout};
     bool known = false;
@@ -78,9 +81,9 @@ static int run(int argc, char **argv)
     words w = {.bind = "127.0.0.1", .format = "auto", .max_ratio = INFINITY, .max_kl = INFINITY, .max_loss_pct = INFINITY, .slack = d.slack, .port = 8080,
                .context = 2048, .sequences = 1, .tokens_in = 128, .tokens_out = 128};
     const dil_cli_opt opts[] = {
-        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &w.model, .arg = "FILE", .help = "the model, GGUF (required)"},
-        {.name = "--dir", .kind = DIL_CLI_STR, .out = &w.dir, .arg = "DIR", .help = "where the steps' files are kept (required)"},
-        {.name = "--node", .kind = DIL_CLI_LIST, .out = &w.node, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node"},
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &w.model, .arg = "FILE", .help = "another way to name MODEL, a GGUF file"},
+        {.name = "--dir", .kind = DIL_CLI_STR, .out = &w.dir, .arg = "DIR", .help = "where the steps' files are kept (MODEL.up, here)"},
+        {.name = "--node", .kind = DIL_CLI_LIST, .out = &w.node, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node\n(the machines that are enrolled)"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &w.keys, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
         {.name = "--key", .kind = DIL_CLI_STR, .out = &w.key, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &w.insecure, .help = "nodes without keys"},
@@ -101,10 +104,16 @@ static int run(int argc, char **argv)
         {.name = "--no-serve", .kind = DIL_CLI_FLAG, .out = &w.no_serve, .help = "end when the student is there"},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &w.threads, .arg = "N", .help = "threads here (all)", .min = 1, .max = 256},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "--model F --dir DIR --node NODE... [budget]", about, opts, NULL, 0, 0);
+    dil_cli_list pos = {0};
+    int status = dil_cli_parse(argc, argv, "MODEL [--node NODE...] [budget]", about, opts, &pos, 0, 1);
     if (status >= 0) return status;
-    if (!w.model || !w.dir) return dil_cli_usage("up: --model FILE and --dir DIR are needed");
-    if (!w.node.n || w.node.n > DIL_CLI_NODES_MAX) return dil_cli_usage("up: %zu nodes; 1 to %d with --node", w.node.n, DIL_CLI_NODES_MAX);
+    if (pos.n && w.model) return dil_cli_usage("up: MODEL once, not twice");
+    if (pos.n) w.model = pos.item[0];
+    if (!w.model) return dil_cli_usage("up: which model? A GGUF file is missing (dilemma pull fetches one)");
+    char dir[4096], name[128];
+    dil_cli_model_name(w.model, name, sizeof name);
+    snprintf(dir, sizeof dir, "%s.up", name);
+    if (!w.dir) w.dir = dir;
     dil_data_format format;
     if (!dil_data_format_from_name(w.format, &format)) return dil_cli_usage("up: --format is squad, text, jsonl or auto, not '%s'", w.format);
     dil_err err;

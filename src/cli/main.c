@@ -16,7 +16,7 @@ extern const dil_cli_cmd dil_cli_quantize;
 extern const dil_cli_cmd dil_cli_distill, dil_cli_finetune;
 extern const dil_cli_cmd dil_cli_eval;
 extern const dil_cli_cmd dil_cli_keys;
-extern const dil_cli_cmd dil_cli_node;
+extern const dil_cli_cmd dil_cli_node, dil_cli_pair_cmd;
 extern const dil_cli_cmd dil_cli_probe;
 extern const dil_cli_cmd dil_cli_demo;
 extern const dil_cli_cmd dil_cli_up;
@@ -42,6 +42,7 @@ const dil_cli_cmd *const dil_cli_commands[] = {
     &dil_cli_eval,
     &dil_cli_keys,
     &dil_cli_node,
+    &dil_cli_pair_cmd,
     &dil_cli_probe,
     &dil_cli_demo,
     &dil_cli_up,

@@ -9,6 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+void dil_cli_model_name(const char *path, char *out, size_t cap)
+{
+    const char *slash = strrchr(path, '/');
+    snprintf(out, cap, "%s", slash ? slash + 1 : path);
+    size_t n = strlen(out);
+    if (n > 5 && strcmp(out + n - 5, ".gguf") == 0) out[n - 5] = 0;
+}
+
 bool dil_cli_speculate(const char *text, int *out)
 {
     char *end;

@@ -27,6 +27,8 @@ typedef struct dil_cli_serving {
     const dil_keypair *key;            /* NULL: nodes without keys */
 } dil_cli_serving;
 
+/* What the API calls a file's model: its name without folder and ".gguf". */
+void dil_cli_model_name(const char *path, char *out, size_t cap);
 /* "off", "auto" (also NULL), or how many; false: none of them. */
 bool dil_cli_speculate(const char *text, int *out);
 

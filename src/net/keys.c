@@ -2,6 +2,8 @@
  * (in quotes), a JSON file and other ZeroMQ programs. */
 #include <dilemma/keys.h>
 
+#include "net/lines.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -48,8 +50,7 @@ static void trim_right(char *s)
     while (n && (s[n - 1] == ' ' || s[n - 1] == '\t' || s[n - 1] == '\r')) s[--n] = 0;
 }
 
-/* Calls fn for each line that is no comment; fn may write into the line. */
-static dil_status each_line(const char *path, dil_status (*fn)(void *ctx, char *line, size_t number, dil_err *err), void *ctx, dil_err *err)
+dil_status dil__each_line(const char *path, dil_status (*fn)(void *ctx, char *line, size_t number, dil_err *err), void *ctx, dil_err *err)
 {
     dil_buf text;
     dil_buf_init(&text, FILE_MAX);
@@ -102,14 +103,14 @@ dil_status dil_keypair_read(const char *path, dil_keypair *out, dil_err *err)
     if (st.st_mode & 077)
         return dil_fail(err, DIL_EAUTH, "%s: mode %03o lets others read the secret key; chmod 600 it", path, (unsigned)st.st_mode & 0777);
     pair_reader r = {.path = path};
-    dil_status s = each_line(path, read_pair_line, &r, err);
+    dil_status s = dil__each_line(path, read_pair_line, &r, err);
     if (s == DIL_OK) s = check_pair(&r, err);
     if (s == DIL_OK) *out = r.pair;
     sodium_memzero(&r, sizeof r);
     return s;
 }
 
-static dil_status make_folder_of(const char *path, dil_err *err)
+dil_status dil__make_folder_of(const char *path, dil_err *err)
 {
     const char *slash = strrchr(path, '/');
     if (!slash || slash == path) return DIL_OK;
@@ -127,7 +128,7 @@ static dil_status make_folder_of(const char *path, dil_err *err)
 
 dil_status dil_keypair_write(const char *path, const dil_keypair *k, dil_err *err)
 {
-    dil_status s = make_folder_of(path, err);
+    dil_status s = dil__make_folder_of(path, err);
     if (s != DIL_OK) return s;
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 && errno == EEXIST) return dil_fail(err, DIL_EBUSY, "%s: exists, and a key is never overwritten", path);
@@ -183,7 +184,7 @@ dil_status dil_keyring_read(const char *path, dil_keyring *out, dil_err *err)
 {
     dil_keyring ring = {0};
     ring_reader r = {.path = path, .ring = &ring};
-    dil_status s = each_line(path, read_ring_line, &r, err);
+    dil_status s = dil__each_line(path, read_ring_line, &r, err);
     if (s == DIL_OK) *out = ring;
     else dil_keyring_fini(&ring);
     return s;
@@ -204,7 +205,7 @@ bool dil_keyring_has(const dil_keyring *ring, const char *key)
 
 static dil_status write_ring(const char *path, const dil_keyring *ring, dil_err *err)
 {
-    dil_status s = make_folder_of(path, err);
+    dil_status s = dil__make_folder_of(path, err);
     if (s != DIL_OK) return s;
     dil_outfile o;
     mode_t old = umask(077);
