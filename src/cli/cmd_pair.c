@@ -10,6 +10,7 @@ static const char about[] =
     "which shows a code of eight digits; then here, once for each:\n\n"
     "  dilemma pair 10.0.0.2:7100                     asks for the code; the machine says its own name\n"
     "  dilemma pair pi=10.0.0.2:7100 box=10.0.0.3:7100    names of yours\n"
+    "  dilemma pair --discover                        finds those that were started with --announce, and asks for each one's code\n"
     "  dilemma pair                                   who is enrolled\n\n"
     "The code never travels, works once, for ten minutes and five tries. Afterwards `dilemma up` knows the machines.\n"
     "What is kept: this machine's key pair, NAME.pub for each node, and where it was (`nodes`), in ~/.config/dilemma or --keys DIR.";
@@ -36,24 +37,35 @@ static dil_status pair_word(const char *word, const char *code, const dil_keypai
     return dil_cli_pair(eq ? eq + 1 : word, eq ? name : NULL, NULL, code, me, dir, &peer, &skipped, err);
 }
 
+static dil_status pair_found(const dil_keypair *me, const char *dir, dil_err *err)
+{
+    static dil_cli_target there[DIL_DISCOVER_MAX];
+    size_t n;
+    return dil_cli_find(me, dir, there, DIL_DISCOVER_MAX, &n, err);
+}
+
 static int run(int argc, char **argv)
 {
     dil_cli_list words = {0};
     const char *keys = NULL, *key = NULL, *code = NULL;
+    bool discover = false;
     const dil_cli_opt opts[] = {
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &keys, .arg = "DIR", .help = "the cluster's folder, made when missing (~/.config/dilemma)"},
         {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair, made when missing (DIR/coordinator.key, or ~/.config/dilemma/key)"},
+        {.name = "--discover", .kind = DIL_CLI_FLAG, .out = &discover, .help = "look for machines on this network (multicast DNS)"},
         {.name = "--code", .kind = DIL_CLI_STR, .out = &code, .arg = "CODE", .help = "instead of asking, for scripts; with one machine"},
         DIL_CLI_END};
-    int status = dil_cli_parse(argc, argv, "[NAME=]HOST:PORT...", about, opts, &words, 0, DIL_PAIR_NODES_MAX);
+    int status = dil_cli_parse(argc, argv, "[NAME=]HOST:PORT... | --discover", about, opts, &words, 0, DIL_PAIR_NODES_MAX);
     if (status >= 0) return status;
     if (code && words.n != 1) return dil_cli_usage("pair: --code goes with one machine");
+    if (discover && words.n) return dil_cli_usage("pair: --discover, or addresses, not both");
     dil_err err;
     char dir[4096];
     dil_keypair me;
     dil_status s = dil_cli_key_folder(keys, dir, &err);
-    if (s == DIL_OK && !words.n) s = show_enrolled(dir, &err);
+    if (s == DIL_OK && !words.n && !discover) s = show_enrolled(dir, &err);
     else if (s == DIL_OK) s = dil_cli_own_key_or_new(key, keys, &me, &err);
+    if (s == DIL_OK && discover) s = pair_found(&me, dir, &err);
     for (size_t i = 0; i < words.n && s == DIL_OK; i++) s = pair_word(words.item[i], code, &me, dir, &err);
     if (s == DIL_OK && words.n && !dil_cli_quiet) printf("%-9s dilemma up --model FILE%s%s\n", "next:", keys ? " --keys " : "", keys ? keys : "");
     return s == DIL_OK ? 0 : dil_cli_fail("pair", &err);

@@ -1,5 +1,6 @@
 /* dilemma up: from running nodes to an answering server in one command. */
 #include "cli/cli.h"
+#include "cli/pairing.h"
 #include "cli/pipeline.h"
 #include "cli/serving.h"
 
@@ -13,6 +14,7 @@ static const char about[] =
     "  dilemma node --pair                                  there: it shows a code\n"
     "  dilemma pair 10.0.0.2:7100                           here, once for each: asks for that code\n"
     "  dilemma up model.gguf --max-ratio 0.1275             over the machines that are enrolled\n"
+    "  dilemma up model.gguf --discover                     finds nodes started with --announce, pairs new ones on the way\n"
     "  dilemma up model.gguf --node a=10.0.0.1:7100 b=10.0.0.2:7100     over these";
 
 typedef struct words {
@@ -20,11 +22,22 @@ typedef struct words {
     const char *model, *dir, *keys, *key, *entry, *data, *format, *bind, *method;
     double max_ratio, max_kl, max_loss_pct, slack;
     int64_t port, context, sequences, tokens_in, tokens_out, threads;
-    bool insecure, no_serve;
+    bool insecure, no_serve, discover;
 } words;
+
+static dil_status find_peers(const words *w, dil_cli_target *peer, size_t *n, dil_keypair *key, dil_err *err)
+{
+    char dir[4096];
+    dil_status s = dil_cli_key_folder(w->keys, dir, err);
+    if (s == DIL_OK) s = dil_cli_own_key_or_new(w->key, w->keys, key, err);
+    if (s == DIL_OK) s = dil_cli_find(key, dir, peer, DIL_CLI_NODES_MAX, n, err);
+    if (s == DIL_OK && !*n) s = dil_fail(err, DIL_ENOTFOUND, "no node to go on with: start `dilemma node --pair --announce` on the machines, or name them with --node");
+    return s;
+}
 
 static dil_status read_peers(const words *w, dil_cli_target *peer, size_t *n, dil_keypair *key, dil_err *err)
 {
+    if (w->discover) return find_peers(w, peer, n, key, err);
     dil_status s = dil_cli_targets(&w->node, w->keys, w->insecure, peer, DIL_CLI_NODES_MAX, n, err);
     if (s == DIL_OK && !w->insecure) s = dil_cli_own_key(w->key, w->keys, key, err);
     if (s != DIL_OK || w->node.n || dil_cli_quiet) return s;
@@ -49,6 +62,7 @@ static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
     static dil_cli_target peer[DIL_CLI_NODES_MAX];
     dil_keypair key;
     size_t n_peers;
+    if (!dil_file_exists(w->model)) return dil_fail(err, DIL_ENOTFOUND, "%s: no such file (dilemma pull fetches models, dilemma import converts folders)", w->model);
     dil_status s = read_peers(w, peer, &n_peers, &key, err);
     if (s != DIL_OK) return s;
     dil_cli_pipeline p = {.model = w->model, .dir = w->dir, .data = w->data, .format = format, .key = w->insecure ? NULL : &key, .peers = peer,
@@ -84,6 +98,7 @@ static int run(int argc, char **argv)
         {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &w.model, .arg = "FILE", .help = "another way to name MODEL, a GGUF file"},
         {.name = "--dir", .kind = DIL_CLI_STR, .out = &w.dir, .arg = "DIR", .help = "where the steps' files are kept (MODEL.up, here)"},
         {.name = "--node", .kind = DIL_CLI_LIST, .out = &w.node, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node\n(the machines that are enrolled)"},
+        {.name = "--discover", .kind = DIL_CLI_FLAG, .out = &w.discover, .help = "those found on this network (multicast DNS; nodes with --announce); asks for the\ncodes of new ones"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &w.keys, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
         {.name = "--key", .kind = DIL_CLI_STR, .out = &w.key, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &w.insecure, .help = "nodes without keys"},
@@ -110,6 +125,7 @@ static int run(int argc, char **argv)
     if (pos.n && w.model) return dil_cli_usage("up: MODEL once, not twice");
     if (pos.n) w.model = pos.item[0];
     if (!w.model) return dil_cli_usage("up: which model? A GGUF file is missing (dilemma pull fetches one)");
+    if (w.discover && (w.node.n || w.insecure)) return dil_cli_usage("up: --discover goes without --node and --insecure");
     char dir[4096], name[128];
     dil_cli_model_name(w.model, name, sizeof name);
     snprintf(dir, sizeof dir, "%s.up", name);

@@ -51,9 +51,11 @@ dil_status dil_cli_pair(const char *address, const char *name, const char *told,
     enum { TYPED_MAX = 3 };
     char line[128], digits[DIL_PAIR_DIGITS + 1];
     dil_status s = DIL_EUSAGE;
-    *skipped = false;
     for (int i = 0; i < TYPED_MAX && !dil_cli_interrupted(); i++) {
-        if (!code && !ask_code(address, told, line)) return dil_fail(err, DIL_EUSAGE, "%s: its code is wanted: on a terminal, in a line of standard input, or with --code", address);
+        bool typed = code || ask_code(address, told, line);
+        *skipped = told && !typed;
+        if (*skipped) return DIL_OK;
+        if (!typed) return dil_fail(err, DIL_EUSAGE, "%s: its code is wanted: on a terminal, in a line of standard input, or with --code", address);
         *skipped = !code && told && line[strspn(line, " \t\r\n")] == 0;
         if (*skipped) return DIL_OK;
         if (!dil_pair_code_read(code ? code : line, digits)) s = dil_fail(err, DIL_EUSAGE, "a code has %d digits", DIL_PAIR_DIGITS);
@@ -67,6 +69,81 @@ dil_status dil_cli_pair(const char *address, const char *name, const char *told,
         fflush(stdout);
     }
     return s;
+}
+
+/* --- finding ---------------------------------------------------------------------------------------------------------------------- */
+
+#define FIND_SEC 2.0
+
+static const dil_pair_peer *enrolled_as(const dil_pair_peer *known, size_t n, const char *id)
+{
+    char theirs[DIL_KEY_ID_CHARS + 1];
+    for (size_t i = 0; i < n; i++) {
+        dil_key_id(known[i].key, theirs);
+        if (strcmp(theirs, id) == 0) return &known[i];
+    }
+    return NULL;
+}
+
+static void say_found(const dil_found_node *found, size_t n, const dil_pair_peer *known, size_t n_known)
+{
+    if (dil_cli_quiet) return;
+    printf("%-9s %zu on the network", "found", n);
+    for (size_t i = 0; i < n; i++) {
+        const dil_pair_peer *k = enrolled_as(known, n_known, found[i].id);
+        printf("%s %s at %s (%s)", i ? "," : ":", k ? k->name : found[i].name, found[i].address, found[i].pairing ? "shows a code" : k ? "enrolled" : "not enrolled here");
+    }
+    puts(n ? "" : ": nodes are started with --announce to be found");
+    for (size_t i = 0; i < n_known; i++) {
+        bool there = false;
+        char id[DIL_KEY_ID_CHARS + 1];
+        dil_key_id(known[i].key, id);
+        for (size_t k = 0; k < n; k++) there |= strcmp(found[k].id, id) == 0;
+        if (!there) printf("%-9s %s: enrolled, last at %s, but does not answer\n", "left out", known[i].name, known[i].address);
+    }
+    fflush(stdout);
+}
+
+/* It is ours: where it is now counts. It shows a code: asks for it. */
+static dil_status take_found(const dil_found_node *f, const dil_pair_peer *k, const dil_keypair *me, const char *dir, dil_pair_peer *peer, bool *ours, dil_err *err)
+{
+    bool skipped = false;
+    *ours = k != NULL;
+    if (f->pairing) {
+        dil_status s = dil_cli_pair(f->address, k ? k->name : NULL, f->name, NULL, me, dir, peer, &skipped, err);
+        *ours = s == DIL_OK && !skipped;
+        return s;
+    }
+    if (!k) return DIL_OK;
+    *peer = *k;
+    if (strcmp(k->address, f->address) == 0) return DIL_OK;
+    snprintf(peer->address, sizeof peer->address, "%s", f->address);
+    if (!dil_cli_quiet) printf("%-9s %s, from %s to %s\n", "moved", k->name, k->address, f->address);
+    return dil_pair_keep(dir, peer, err);
+}
+
+dil_status dil_cli_find(const dil_keypair *me, const char *dir, dil_cli_target *t, size_t cap, size_t *n, dil_err *err)
+{
+    static dil_pair_peer known[DIL_PAIR_NODES_MAX];
+    static dil_found_node found[DIL_DISCOVER_MAX];
+    size_t n_known, n_found;
+    dil_status s = dil_pair_nodes(dir, known, DIL_PAIR_NODES_MAX, &n_known, err);
+    if (s == DIL_OK) s = dil_discover(FIND_SEC, found, DIL_DISCOVER_MAX, &n_found, err);
+    if (s != DIL_OK) return s;
+    say_found(found, n_found, known, n_known);
+    *n = 0;
+    for (size_t i = 0; i < n_found && *n < cap; i++) {
+        dil_pair_peer peer;
+        bool ours;
+        s = take_found(&found[i], enrolled_as(known, n_known, found[i].id), me, dir, &peer, &ours, err);
+        if (s != DIL_OK) return s;
+        if (!ours) continue;
+        dil_cli_target *at = &t[(*n)++];
+        snprintf(at->name, sizeof at->name, "%s", peer.name);
+        snprintf(at->address, sizeof at->address, "%s", peer.address);
+        snprintf(at->key, sizeof at->key, "%s", peer.key);
+    }
+    return DIL_OK;
 }
 
 /* --- the node -------------------------------------------------------------------------------------------------------------------- */
@@ -98,7 +175,16 @@ static void print_addresses(const char *listen, uint16_t port)
     if (!n) printf("  dilemma pair 127.0.0.1:%u      (this machine has no other address)\n", port);
 }
 
-dil_status dil_cli_await_pairing(const char *listen, const char *name, const dil_keypair *key, const char *allow_path, double limit_sec, uint16_t *port, dil_err *err)
+dil_status dil_cli_announce(const char *listen, uint16_t port, const char *name, const char *key, bool pairing, dil_announce **out, dil_err *err)
+{
+    char host[256], own_name[DIL_PAIR_NAME_MAX];
+    snprintf(host, sizeof host, "%.*s", (int)(strrchr(listen, ':') - listen), listen);
+    if (!name) dil_pair_own_name(own_name);
+    return dil_announce_open(strcmp(host, "*") == 0 ? "0.0.0.0" : host, port, name ? name : own_name, key, pairing, out, err);
+}
+
+dil_status dil_cli_await_pairing(const char *listen, const char *name, const dil_keypair *key, const char *allow_path, double limit_sec, bool announce, uint16_t *port,
+                                 dil_err *err)
 {
     char code[DIL_PAIR_DIGITS + 2], own_name[DIL_PAIR_NAME_MAX];
     if (!name) dil_pair_own_name(own_name);
@@ -106,14 +192,18 @@ dil_status dil_cli_await_pairing(const char *listen, const char *name, const dil
     dil_pair_desk *desk;
     dil_pair_peer peer;
     dil_progress *shown = dil_cli_progress(), quiet = {.fn = wait_quietly, .ctx = shown};
+    dil_announce *told = NULL;
     dil_status s = dil_pair_open(&o, &desk, err);
+    if (s == DIL_OK && announce) s = dil_cli_announce(listen, dil_pair_port(desk), o.name, o.key, true, &told, err);
     if (s != DIL_OK) return s;
     printf("This machine is \"%s\". Its pairing code, for %.0f minutes:\n\n    %s\n\nType it on the coordinator, at\n", o.name, limit_sec / 60, dil_cli_code_text(dil_pair_code(desk), code));
     print_addresses(listen, dil_pair_port(desk));
+    if (announce) puts("or there: dilemma pair --discover");
     fflush(stdout);
     *port = dil_pair_port(desk);
     s = dil_pair_wait(desk, &quiet, &peer, err);
     dil_cli_progress_done();
+    dil_announce_close(told);
     dil_pair_close(desk);
     if (s != DIL_OK) return s;
     printf("paired with %s (%s); its key is in %s\n", peer.name, peer.address, allow_path);
