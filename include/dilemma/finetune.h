@@ -19,6 +19,9 @@ extern "C" {
 
 typedef struct dil_finetune_opts {
     const char *model, *out;
+    const char *scratch;       /* not NULL: no model, but one of this shape (dilemma/scratch.h) with a vocabulary from data; all tokens are labels, the
+                                  loop warms up for 100 steps and judges every 64; the beginning is out.start meanwhile */
+    bool whole;                /* every token is a label, not the completions alone */
     const char *data;          /* SQuAD, JSON Lines or text; NULL: the embedded set */
     dil_data_format format;
     const char *val;           /* held out; NULL: an eighth of the data */
@@ -31,7 +34,7 @@ typedef struct dil_finetune_opts {
     double minutes;            /* > 0: as dil_distill_opts */
     uint32_t n_ctx;            /* longer samples are left out; text is cut so */
     uint32_t samples, val_samples; /* at most; picked at random by the seed */
-    double rate;               /* Adam's step; of whole tensors in units of their root mean square */
+    double rate;               /* Adam's step; of whole tensors in units of their root mean square (from nothing: of 0.02) */
     uint64_t seed;
     bool resume;
     int n_threads;             /* 0: all */

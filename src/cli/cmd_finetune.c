@@ -35,6 +35,8 @@ static int run(int argc, char **argv)
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "squad, text, jsonl (default: by content)"},
         {.name = "--val", .kind = DIL_CLI_STR, .out = &o.val, .arg = "FILE", .help = "held-out samples (default: an eighth of the data)"},
         {.name = "--val-format", .kind = DIL_CLI_STR, .out = &val_format, .arg = "F", .help = "of those"},
+        {.name = "--from-scratch", .kind = DIL_CLI_STR, .out = &o.scratch, .arg = "SHAPE", .help = "no MODEL but a new one, its vocabulary made from the data:\nopt:layers=6,hidden=256,heads=4,ffn=1024,proj=128,context=512,vocab=4096,norm=post"},
+        {.name = "--whole", .kind = DIL_CLI_FLAG, .out = &o.whole, .help = "every token is a label, not the answers alone (a new model: always)"},
         {.name = "--lora", .kind = DIL_CLI_INT, .out = &rank, .arg = "R", .help = "train matrices of rank R beside the linear weights of the blocks, of any\ntype (default: every tensor whole, in floats)", .min = 1, .max = 4096},
         {.name = "--alpha", .kind = DIL_CLI_NUM, .out = &o.alpha, .arg = "A", .help = "they count A/R (2R)", .min = 1e-6, .max = 1e6},
         {.name = "--adapter", .kind = DIL_CLI_STR, .out = &o.adapter, .arg = "F", .help = "begin with this LoRA adapter (GGUF); without --data only merge it"},
@@ -51,14 +53,16 @@ static int run(int argc, char **argv)
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
         DIL_CLI_END};
     dil_cli_list pos = {.n = 0};
-    int status = dil_cli_parse(argc, argv, "MODEL.gguf --data F -o OUT.gguf [--lora R]",
+    int status = dil_cli_parse(argc, argv, "[MODEL.gguf] --data F -o OUT.gguf [--lora R]",
                                "Trains a model on labels: the answers of questions, or the next token of a text. Held-out samples decide which\n"
                                "step is kept.\n\n"
                                "  dilemma finetune m.gguf --data train.json --lora 8 -o adapter.gguf\n"
-                               "  dilemma finetune m.gguf --adapter adapter.gguf -o merged.gguf",
-                               opts, &pos, 1, 1);
+                               "  dilemma finetune m.gguf --adapter adapter.gguf -o merged.gguf\n"
+                               "  dilemma finetune --from-scratch opt:layers=6,hidden=256 --data train.json --steps 2000 --batch 4 --rate 0.05 -o new.gguf",
+                               opts, &pos, 0, 1);
     if (status >= 0) return status;
-    o.model = pos.item[0];
+    if (o.scratch ? pos.n > 0 || rank || o.adapter : pos.n == 0) return dil_cli_usage("finetune: a MODEL.gguf, or --from-scratch without --lora and --adapter");
+    o.model = o.scratch ? "" : pos.item[0];
     if (!o.out) return dil_cli_usage("finetune: -o FILE is missing");
     if (strcmp(o.out, o.model) == 0 || (o.adapter && strcmp(o.out, o.adapter) == 0)) return dil_cli_usage("finetune: -o names a file that is read");
     if (!o.data && !o.adapter) return dil_cli_usage("finetune: --data F is missing");

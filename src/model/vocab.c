@@ -27,6 +27,12 @@ static int byte_of(uint32_t cp)
     return cp == 0x100 + 67 ? 0xAD : -1;
 }
 
+size_t dil__vocab_spell(uint8_t b, char *out)
+{
+    uint32_t cp = is_itself(b) ? b : b <= 0x20 ? 0x100u + b : b == 0xAD ? 0x100u + 67 : 0x100u + 33 + (b - 0x7Fu);
+    return dil__utf8_put(out, cp);
+}
+
 /* Writes the bytes that a spelling stands for; false where it is not in the alphabet. out holds len bytes. */
 static bool decode_alphabet(dil__str t, char *out, size_t *out_len)
 {

@@ -56,6 +56,9 @@ typedef struct dil__vocab {
 dil_status dil__vocab_init(dil__vocab *v, const dil__vocab_src *src, dil_err *err);
 void dil__vocab_fini(dil__vocab *v);
 
+/* A byte in GPT-2's alphabet: one or two bytes of UTF-8 to out [2]; returns how many. */
+size_t dil__vocab_spell(uint8_t byte, char *out);
+
 /* The token that merges make of these bytes (types normal, user-defined and byte); -1: none. */
 int32_t dil__vocab_find(const dil__vocab *v, const char *bytes, size_t len);
 /* The rank of the merge of two tokens, lowest first, and what it makes; -1: none. */

@@ -40,6 +40,8 @@ struct dil__decoder {
     const dil_arch *arch;
     uint32_t n_ctx, n_layers;
     int n_threads;
+    uint32_t root;              /* of a forked sequence */
+    const uint32_t *from;       /* [n] borrowed; NULL: no fork */
     bool backward;              /* else all blocks share the first one's activations */
     layer *layer;               /* [n_layers] */
     block *block;               /* [n_blocks] */
@@ -233,18 +235,37 @@ const float *dil__decoder_hidden(const dil__decoder *d, uint32_t l)
     return d->hidden[l];
 }
 
+void dil__decoder_fork(dil__decoder *d, uint32_t root, const uint32_t *from)
+{
+    d->root = root;
+    d->from = from;
+}
+
+static uint32_t position_of(const dil__decoder *d, uint32_t i)
+{
+    return d->from && i >= d->root ? d->root + i - d->from[i] : i;
+}
+
 /* --- forward -------------------------------------------------------------------------------------------------------------- */
+
+static void add(float *to, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) to[i] += x[i];
+}
 
 static dil__attention attention_of(const dil__decoder *d, const block *b, uint32_t n)
 {
     const dil_arch *a = d->arch;
     return (dil__attention){.n = n, .stride = d->n_ctx, .n_head = a->n_head, .n_head_kv = a->n_head_kv, .head_dim = a->head_dim,
-                            .q = b->q, .k = b->k, .v = b->v, .out = b->att, .probs = b->probs, .scores = d->scores};
+                            .q = b->q, .k = b->k, .v = b->v, .out = b->att, .probs = b->probs, .scores = d->scores, .root = d->root, .from = d->from};
 }
 
 static void rotate(const dil__decoder *d, const layer *y, float *x, uint32_t n_head, uint32_t n, bool back)
 {
-    if (dil_arch_has_rope(d->arch, (uint32_t)(y - d->layer) - 1)) dil__rope(d->arch, d->rope, x, n_head, n, back);
+    const dil_arch *a = d->arch;
+    if (!dil_arch_has_rope(a, (uint32_t)(y - d->layer) - 1)) return;
+    size_t row = (size_t)n_head * a->head_dim;
+    for (uint32_t i = 0; i < n; i++) dil__rope(a, d->rope + (size_t)position_of(d, i) * a->rope_dims, x + i * row, n_head, back);
 }
 
 static void norm(const dil__decoder *d, const float *x, const layer *y, enum slot w, uint32_t n, const dil__norm_stats *s, float *out)
@@ -336,7 +357,7 @@ void dil__decoder_embed(dil__decoder *d, const int32_t *ids, uint32_t n, float *
     else memcpy(stream, d->word, (size_t)n * e * sizeof(float));
     if (!y->w[POSITION_EMBD]) return;
     const float *pos = y->w[POSITION_EMBD] + (size_t)d->arch->position_offset * e;
-    for (size_t i = 0; i < (size_t)n * e; i++) stream[i] += pos[i];
+    for (uint32_t i = 0; i < n; i++) add(stream + i * e, pos + position_of(d, i) * e, e);
 }
 
 void dil__decoder_finish(dil__decoder *d, const float *stream, uint32_t n, float *out)
@@ -417,11 +438,6 @@ static void feed_back(dil__decoder *d, const layer *y, const block *b, const flo
     if (b->gate) linear_back(d, dgate, x, y, GATE, n, e, f, true, dx);
 }
 
-static void add(float *to, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) to[i] += x[i];
-}
-
 /* dh: of the hidden state behind the block, becomes that before it. */
 static void block_back(dil__decoder *d, uint32_t l, uint32_t n, float *dh, float *tmp)
 {
@@ -462,7 +478,7 @@ static void embed_back(dil__decoder *d, const int32_t *ids, uint32_t n, const fl
     if (y->w[POSITION_EMBD]) {
         float *g = d->grad[POSITION_EMBD];
         memset(g, 0, (size_t)(d->arch->n_ctx_train + d->arch->position_offset) * e * sizeof *g);
-        memcpy(g + (size_t)d->arch->position_offset * e, dh, (size_t)n * e * sizeof *g);
+        for (uint32_t i = 0; i < n; i++) add(g + (size_t)(d->arch->position_offset + position_of(d, i)) * e, dh + i * e, e);
     }
     const float *dword = dh;
     if (y->w[PROJECT_IN]) {

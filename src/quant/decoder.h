@@ -30,6 +30,11 @@ float *dil__decoder_tensor(dil__decoder *d, uint32_t layer, size_t index); /* it
 float *dil__decoder_swap(dil__decoder *d, uint32_t layer, size_t index, float *values);
 const float *dil__decoder_table(const dil__decoder *d);  /* the head's [n_vocab][n_embd_word] */
 
+/* Later sequences fork: tokens [0, root) are common; a later token i sees them and its own branch [from[i], i], and its position is
+ * root + i - from[i]. So what several continuations share is computed once, each as if it stood alone behind the root. from [n] is borrowed until the
+ * next call, root <= from[i] <= i where i >= root; NULL: no fork. */
+void dil__decoder_fork(dil__decoder *d, uint32_t root, const uint32_t *from);
+
 /* One sequence of n tokens from position 0. out [n][n_embd_word]. */
 void dil__decoder_forward(dil__decoder *d, const int32_t *ids, uint32_t n, float *out);
 /* The hidden state behind planner layer `layer` (0..n_blocks) of the last forward pass, [n][n_embd]. */

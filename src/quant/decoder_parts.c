@@ -83,18 +83,15 @@ void dil__rope_table(const dil_arch *a, const float *freqs, size_t n, float *tab
     }
 }
 
-void dil__rope(const dil_arch *a, const float *table, float *x, size_t n_head, size_t n, bool back)
+void dil__rope(const dil_arch *a, const float *row, float *x, size_t n_head, bool back)
 {
     size_t half = a->rope_dims / 2, step = a->positions == DIL_POS_ROPE_NEOX ? half : 1, next = a->positions == DIL_POS_ROPE_NEOX ? 1 : 2;
-    for (size_t t = 0; t < n; t++) {
-        const float *cs = table + t * a->rope_dims;
-        for (size_t h = 0; h < n_head; h++) {
-            float *v = x + (t * n_head + h) * a->head_dim;
-            for (size_t i = 0; i < half; i++) {
-                float c = cs[2 * i], s = back ? -cs[2 * i + 1] : cs[2 * i + 1], *p = v + i * next, p0 = p[0], p1 = p[step];
-                p[0] = p0 * c - p1 * s;
-                p[step] = p0 * s + p1 * c;
-            }
+    for (size_t h = 0; h < n_head; h++) {
+        float *v = x + h * a->head_dim;
+        for (size_t i = 0; i < half; i++) {
+            float c = row[2 * i], s = back ? -row[2 * i + 1] : row[2 * i + 1], *p = v + i * next, p0 = p[0], p1 = p[step];
+            p[0] = p0 * c - p1 * s;
+            p[step] = p0 * s + p1 * c;
         }
     }
 }
@@ -125,6 +122,15 @@ WIDE static void softmax_row(float *x, size_t n, size_t end, float scale)
     memset(x + n, 0, (end - n) * sizeof *x);
 }
 
+/* Scores of token t to probabilities; of a forked sequence those of other branches to zero (which ends their gradients as well). */
+static void attend_row(const dil__attention *a, size_t t, float *row, float scale)
+{
+    bool forked = a->from && t >= a->root;
+    for (size_t j = a->root; forked && j < a->from[t]; j++) row[j] = -1e30f;
+    softmax_row(row, t + 1, a->n, scale);
+    if (forked) memset(row + a->root, 0, (a->from[t] - a->root) * sizeof *row);
+}
+
 void dil__attention_forward(const dil__attention *a)
 {
     size_t d = a->head_dim, q_row = a->n_head * d, kv_row = a->n_head_kv * d, group = a->n_head / a->n_head_kv;
@@ -134,7 +140,7 @@ void dil__attention_forward(const dil__attention *a)
         const float *k = a->k + h / group * d, *v = a->v + h / group * d;
         float *p = a->probs + h * a->stride * a->stride;
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, (int)d, 1, a->q + h * d, (int)q_row, k, (int)kv_row, 0, p, ld);
-        for (size_t t = 0; t < a->n; t++) softmax_row(p + t * a->stride, t + 1, a->n, scale);
+        for (size_t t = 0; t < a->n; t++) attend_row(a, t, p + t * a->stride, scale);
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, (int)d, n, 1, p, ld, v, (int)kv_row, 0, a->out + h * d, (int)q_row);
     }
 }
@@ -184,16 +190,18 @@ enum { PIECE = 1024 };
 /* f [n] and its derivative at x [n], n <= PIECE; d may be NULL. */
 static void value_and_slope(dil_act kind, const float *x, size_t n, float *f, float *d)
 {
-    if (kind == DIL_ACT_SILU) sigmoid(x, n, f);
-    for (size_t i = 0; i < n; i++) {
-        if (kind == DIL_ACT_SILU) {
+    if (kind == DIL_ACT_SILU) {
+        sigmoid(x, n, f);
+        for (size_t i = 0; i < n; i++) {
             float s = f[i];
             f[i] = x[i] * s;
             if (d) d[i] = s * (1 + x[i] * (1 - s));
-        } else if (kind == DIL_ACT_RELU) {
-            f[i] = x[i] > 0 ? x[i] : 0;
-            if (d) d[i] = x[i] > 0 ? 1 : 0;
-        } else {
+        }
+    } else if (kind == DIL_ACT_RELU) {
+        for (size_t i = 0; i < n; i++) f[i] = x[i] > 0 ? x[i] : 0;
+        for (size_t i = 0; d && i < n; i++) d[i] = x[i] > 0 ? 1.0f : 0.0f;
+    } else {
+        for (size_t i = 0; i < n; i++) {
             float phi = 0.5f * (1 + erff(x[i] * 0.70710678f));
             f[i] = x[i] * phi;
             if (d) d[i] = phi + x[i] * 0.39894228f * expf(-0.5f * x[i] * x[i]);

@@ -20,7 +20,8 @@ void dil__norm_backward(dil_norm kind, const float *dy, const float *x, const fl
 
 /* table [n][rope_dims]: cosine and sine of each pair. freqs [rope_dims / 2] divide the frequencies; NULL: none. */
 void dil__rope_table(const dil_arch *a, const float *freqs, size_t n, float *table);
-void dil__rope(const dil_arch *a, const float *table, float *x, size_t n_head, size_t n, bool back); /* x [n][n_head][head_dim] */
+/* One token, x [n_head][head_dim], by its position's row of the table. */
+void dil__rope(const dil_arch *a, const float *row, float *x, size_t n_head, bool back);
 
 typedef struct dil__attention {
     size_t n, stride; /* tokens; rows of probs are stride long */
@@ -29,6 +30,8 @@ typedef struct dil__attention {
     float *out;             /* [n][n_head][head_dim] */
     float *probs;           /* [n_head][stride][stride] */
     float *scores;          /* [stride][stride] scratch */
+    size_t root;            /* with from: token t >= root sees [0, root) and [from[t], t] */
+    const uint32_t *from;   /* [n]; NULL: all before it */
 } dil__attention;
 void dil__attention_forward(const dil__attention *a); /* causal */
 void dil__attention_backward(const dil__attention *a, const float *dout, float *dq, float *dk, float *dv);

@@ -193,8 +193,89 @@ static void gradients_agree_with_finite_differences(void **state)
     }
 }
 
+/* Two continuations of one root, computed at once and each alone behind it: the same outputs; the gradients are the sum. */
+enum { ROOT = 5, ENDS = 9 }; /* tokens 5..8 are the first branch, 9..12 the second */
+
+static void take_sum(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *t, const float *grad)
+{
+    kept *k = ctx;
+    size_t n = t->ne[0] * t->ne[1];
+    if (!k->grad[layer][index]) k->grad[layer][index] = calloc(n, sizeof(float));
+    assert_non_null(k->grad[layer][index]);
+    for (size_t i = 0; i < n; i++) k->grad[layer][index][i] += grad[i];
+}
+
+static void run_with_gradient(kept *k, const int32_t *ids, uint32_t n, const float *c, float *out)
+{
+    model *m = k->l.m;
+    float dout[N * 64], *dtable = calloc(N_VOCAB * m->arch.n_embd_word, sizeof *dtable);
+    dil__decoder_sink sink = {.grad = take_sum, .ctx = k};
+    assert_non_null(dtable);
+    memcpy(dout, c, n * m->arch.n_embd_word * sizeof *c);
+    dil__decoder_forward(m->d, ids, n, out);
+    dil__decoder_backward(m->d, ids, n, dout, dtable, &sink);
+    free(dtable);
+}
+
+static double compare_and_free(kept *a, kept *b, uint32_t layer, size_t index, size_t n)
+{
+    double worst = 0, size = 1e-6;
+    float *x = a->grad[layer][index], *y = b->grad[layer][index];
+    for (size_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs((double)x[i] - (double)y[i]));
+        size = fmax(size, fabs((double)y[i]));
+    }
+    free(x), free(y);
+    return worst / size;
+}
+
+static void forks_are_their_branches(void **state)
+{
+    (void)state;
+    dil_arch archs[] = {llama_arch(true, false), llama_arch(false, true), opt_arch(false), opt_arch(true)};
+    for (size_t a = 0; a < sizeof archs / sizeof archs[0]; a++) {
+        model m;
+        open_model(&m, archs[a]);
+        size_t word = m.arch.n_embd_word;
+        float c[N * 64], together[N * 64], alone[N * 64];
+        dil_rng rng;
+        dil_rng_init(&rng, 31 + a);
+        for (size_t i = 0; i < N * word; i++) c[i] = (float)dil_rng_normal(&rng);
+        uint32_t from[N];
+        for (uint32_t i = 0; i < N; i++) from[i] = i < ROOT ? 0 : i < ENDS ? ROOT : ENDS;
+        kept forked = {.l = {&m, c, 0}}, summed = {.l = {&m, c, 0}};
+        dil__decoder_fork(m.d, ROOT, from);
+        run_with_gradient(&forked, m.ids, N, c, together);
+        dil__decoder_fork(m.d, 0, NULL);
+        for (uint32_t start = ROOT, end = ENDS, branch = 0; branch < 2; start = ENDS, end = N, branch++) {
+            int32_t ids[N];
+            float cs[N * 64] = {0}; /* the root's loss counts once */
+            uint32_t n = ROOT + end - start;
+            memcpy(ids, m.ids, ROOT * sizeof *ids);
+            memcpy(ids + ROOT, m.ids + start, (end - start) * sizeof *ids);
+            if (branch == 0) memcpy(cs, c, ROOT * word * sizeof *c);
+            memcpy(cs + ROOT * word, c + start * word, (end - start) * word * sizeof *c);
+            run_with_gradient(&summed, ids, n, cs, alone);
+            for (size_t i = ROOT * word; i < n * word; i++) {
+                double e = fabs((double)alone[i] - (double)together[(start - ROOT) * word + i]);
+                if (!(e < 1e-4)) fail_msg("architecture %zu, branch %u, value %zu: off by %g", a, branch, i, e);
+            }
+        }
+        for (uint32_t l = 0; l < dil_arch_n_layers(&m.arch); l++) {
+            dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+            size_t n = dil_arch_layer_tensors(&m.arch, l, t);
+            for (size_t i = 0; i < n; i++) {
+                if (!forked.grad[l][i]) continue;
+                double e = compare_and_free(&forked, &summed, l, i, t[i].ne[0] * t[i].ne[1]);
+                if (!(e < 1e-3) && !strstr(t[i].role, "attn_k.bias")) fail_msg("architecture %zu, %s: gradients differ by %g of their size", a, t[i].name, e);
+            }
+        }
+        close_model(&m);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forward_agrees_with_the_engine), cmocka_unit_test(gradients_agree_with_finite_differences)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forks_are_their_branches), cmocka_unit_test(forward_agrees_with_the_engine), cmocka_unit_test(gradients_agree_with_finite_differences)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <stdlib.h>
 
-enum { JUDGE_EVERY = 8, PATIENCE = 5, SAVE_SEC = 60 };
+enum { SAVE_SEC = 60, SAVE_SHARE = 30 }; /* at least so far apart; in multiples of what the last one took */
 
 dil_distill_opts dil_distill_defaults(void)
 {
@@ -19,7 +19,7 @@ typedef struct loop {
     dil_distill_curve_fn *curve;
     void *curve_ctx;
     char state[4096];
-    int64_t start_ns, saved_ns;
+    int64_t start_ns, saved_ns, save_ns; /* when the last save ended; how long it took */
     double spent;        /* share of the training that earlier runs have done */
     uint32_t *order;     /* [n_train] */
     uint32_t unimproved;
@@ -36,7 +36,7 @@ static double share_done(loop *l)
 
 static double rate_at(const loop *l, double share)
 {
-    double warm = ((double)l->r.step + 1) / 4;
+    double warm = ((double)l->r.step + 1) / l->r.aim->warm_steps;
     double fall = 0.1 + 0.45 * (1 + cos(3.14159265358979 * (share < 1 ? share : 1)));
     return l->r.o->rate * (warm < 1 ? warm : 1) * fall;
 }
@@ -75,8 +75,17 @@ static dil_status judge(loop *l, double *kl, dil_err *err)
 
 static dil_status save(loop *l, dil_err *err)
 {
+    int64_t begun = dil_now_ns();
+    dil_status st = dil__distill_save(&l->r, l->state, err);
     l->saved_ns = dil_now_ns();
-    return dil__distill_save(&l->r, l->state, err);
+    l->save_ns = l->saved_ns - begun;
+    return st;
+}
+
+static bool save_is_due(const loop *l)
+{
+    int64_t apart = dil_now_ns() - l->saved_ns;
+    return apart > SAVE_SEC * (int64_t)1000000000 && apart > SAVE_SHARE * l->save_ns;
 }
 
 static dil_status one_step(loop *l, double *loss, dil_err *err)
@@ -103,7 +112,7 @@ static dil_status train(loop *l, dil_err *err)
     double kl, share, loss;
     dil_status st = r->step == 0 ? judge(l, &kl, err) : DIL_OK;
     if (st == DIL_OK && l->curve && r->step == 0) l->curve(l->curve_ctx, 0, (double)NAN, kl);
-    while (st == DIL_OK && (share = share_done(l)) < 1 && l->unimproved < PATIENCE) {
+    while (st == DIL_OK && (share = share_done(l)) < 1 && l->unimproved < r->aim->patience) {
         if (!dil_progress_step(r->progress, r->aim->doing, share, 1)) {
             st = save(l, err);
             return st == DIL_OK ? dil_fail(err, DIL_ECANCELED, "canceled after %u steps; --resume goes on from %s", r->step, l->state) : st;
@@ -111,9 +120,9 @@ static dil_status train(loop *l, dil_err *err)
         st = one_step(l, &loss, err);
         if (st != DIL_OK) return st;
         kl = (double)NAN;
-        if (r->step % JUDGE_EVERY == 0 || share_done(l) >= 1) st = judge(l, &kl, err);
+        if (r->step % r->aim->judge_every == 0 || share_done(l) >= 1) st = judge(l, &kl, err);
         if (st == DIL_OK && l->curve) l->curve(l->curve_ctx, r->step, loss, kl);
-        if (st == DIL_OK && dil_now_ns() - l->saved_ns > SAVE_SEC * (int64_t)1000000000) st = save(l, err);
+        if (st == DIL_OK && save_is_due(l)) st = save(l, err);
     }
     dil_progress_step(r->progress, r->aim->doing, 1, 1);
     return st;
@@ -182,7 +191,7 @@ static dil_status start(loop *l, dil_err *err)
 dil_status dil_distill(const dil_distill_opts *opts, const dil_progress *progress, dil_distill_curve_fn *curve, void *curve_ctx,
                        dil_distill_report *report, dil_err *err)
 {
-    static const dil__aim aim = {"distilling", dil__distill_open, dil__distill_gradient, dil__distill_judge, dil__train_write};
+    static const dil__aim aim = {"distilling", dil__distill_open, dil__distill_gradient, dil__distill_judge, dil__train_write, 4, 8, 5};
     return dil__train_run(&aim, NULL, opts, progress, curve, curve_ctx, report, err);
 }
 

@@ -20,6 +20,7 @@ typedef struct dil__aim {
     dil_status (*gradient)(dil__distill *r, uint32_t sequence, double *loss, dil_err *err); /* of one sequence, added up in t; its mean loss a token */
     dil_status (*judge)(dil__distill *r, double *value, dil_err *err);                      /* held out; less is better */
     dil_status (*write)(dil__distill *r, dil_err *err);                                     /* the best parameters are in p and applied */
+    uint32_t warm_steps, judge_every, patience; /* steps with a rising rate; between judgements; judgements without gain that end it */
 } dil__aim;
 
 struct dil__distill {
