@@ -53,7 +53,7 @@ target_include_directories(dep_lapack SYSTEM INTERFACE ${LAPACKE_INCLUDE} ${CBLA
 target_link_libraries(dep_lapack INTERFACE ${LAPACKE_LIB} ${OPENBLAS_LIB})
 
 dil_module(base PkgConfig::JANSSON PkgConfig::SODIUM)
-dil_module(model PkgConfig::JANSSON PkgConfig::PCRE2)
+dil_module(model PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::SODIUM)
 dil_embed(model src/model/default_data.json dil__default_data)
 dil_module(engine dep_ggml)
 dil_module(quant dep_lapack PkgConfig::JANSSON)

@@ -1,7 +1,7 @@
 """Token ids and chat prompts against the reference implementations: Hugging Face `tokenizers`, Jinja2, llama.cpp.
 
 Every text gives the same ids, and the ids give the text back. The C side is the unit test program in its --ids mode. OPT's real
-vocabulary and the SQuAD and WikiText texts come from DILEMMA_TEST_DATA, SmolLM2's vocabulary from the test model; Llama 3's family
+vocabulary and the SQuAD and WikiText texts come from DILEMMA_TEST_DATA, text in twenty scripts and code from scripts.py, SmolLM2's vocabulary from the test model; Llama 3's family
 is a vocabulary trained here under its settings. What is absent is skipped, and said.
 """
 import json
@@ -13,6 +13,8 @@ import sys
 import tempfile
 import unicodedata
 from pathlib import Path
+
+import scripts
 
 try:
     from gguf import GGUFReader, GGUFWriter
@@ -521,7 +523,9 @@ def main():
     if sys.argv[1:] == ["templates"]:
         return model_templates([]) or failures
     given = data_texts()
-    texts = PAGE + random_texts(3000) + every_character() + given
+    in_scripts, have = scripts.texts()
+    print("characters by script:", dict(have.most_common()))
+    texts = PAGE + random_texts(3000) + every_character() + in_scripts + given
     opt(texts)
     smollm2(texts)
     llama3(texts)
@@ -536,4 +540,5 @@ def main():
     return 1 if failures else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,8 @@
  *
  * Byte-level BPE (tokenizer.ggml.model "gpt2") under the rules that tokenizer.ggml.pre names: gpt-2 (GPT-2, OPT), smollm,
  * llama-bpe and smaug-bpe (Llama 3, SmolLM3), qwen2, tekken (Mistral Nemo), gpt-4o (Phi-4-mini); and SentencePiece BPE with byte
- * fallback ("llama": Llama 2, TinyLlama, Mistral, Gemma, Phi-3). Qwen2's normalization to NFC is left out, as llama.cpp does: text that is
+ * fallback ("llama": Llama 2, TinyLlama, Mistral, Gemma, Phi-3) and unigram with its rules of normalization ("t5"; what those rules
+ * change, and extra spaces that they remove, do not come back). Qwen2's normalization to NFC is left out, as llama.cpp does: text that is
  * not NFC already gets other ids than from transformers. Ids equal those of the reference libraries
  * (Hugging Face tokenizers, sentencepiece). Text may be any bytes: what is not UTF-8 is
  * tokenized byte by byte and comes back. A byte that the vocabulary has no token for (SmolLM2 lacks some control characters)

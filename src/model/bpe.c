@@ -148,8 +148,7 @@ dil_status dil__bpe_word(const dil__vocab *v, dil__bpe *b, const char *word, siz
 dil_status dil__bpe_text(const dil__vocab *v, dil__bpe *b, const char *text, size_t len, bool space_first, dil__ids *out, dil_err *err)
 {
     while (len > 0) {
-        size_t part = len < DIL__WORD_MAX ? len : DIL__WORD_MAX;
-        while (part < len && part > DIL__WORD_MAX - 4 && ((uint8_t)text[part] & 0xC0) == 0x80) part--; /* not inside a character */
+        size_t part = dil__utf8_part(text, len, DIL__WORD_MAX);
         dil_status s = reserve(b, part + 1, err);
         if (s != DIL_OK) return s;
         int32_t n = 0;

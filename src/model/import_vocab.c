@@ -3,54 +3,27 @@
  *
  * The pre-tokenizer is recognised by its rules; a set of rules that we do not know is refused, since guessing would give
  * other ids without anyone noticing. */
-#include "model/import.h"
+#include "model/import_vocab.h"
 
 #include "base/json.h"
-#include "model/spm.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NORMAL = 1, UNKNOWN = 2, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, BYTE = 6 }; /* tokenizer.ggml.token_type */
-
-typedef struct vocab {
-    const dil__hf_vocab_files *f;
-    const dil__hf_config *c;
-    dil_arena *arena;
-    dil_gguf_writer *w;
-    dil_err *err;
-    const char **token; /* [n_vocab] borrowed; NULL: no such id */
-    int32_t *kind;
-    const char **merge;
-    size_t n_merges;
-    bool add_bos;
-    const char *pre;
-    bool pieces;        /* SentencePiece's BPE with byte fallback */
-    float *score;       /* [n_vocab] from tokenizer.model; NULL: the merges say */
-    int64_t bos, eos, pad; /* of tokenizer.model; -1: none */
-    bool space_first;
-} vocab;
-
-static dil_status bad(const vocab *v, const char *why)
+dil_status dil__hf_bad(const dil__hf_vocab *v, const char *why)
 {
     return dil_fail(v->err, DIL_EFORMAT, "%s: tokenizer: %s", v->f->where, why);
 }
 
-static dil_status no_memory(const vocab *v)
+dil_status dil__hf_no_memory(const dil__hf_vocab *v)
 {
     return dil_fail(v->err, DIL_EMEMORY, "%s: tokenizer: no memory", v->f->where);
 }
 
-static const char *str_of(const json_t *o, const char *key)
-{
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
 /* --- tokens -------------------------------------------------------------------------------------------------------- */
 
-static dil_status set_token(vocab *v, const char *text, json_int_t id, int32_t kind)
+dil_status dil__hf_set_token(dil__hf_vocab *v, const char *text, json_int_t id, int32_t kind)
 {
     if (id < 0 || id >= v->c->arch.n_vocab)
         return dil_fail(v->err, DIL_EFORMAT, "%s: tokenizer: \"%.40s\" has id %" PRId64 " of a vocabulary of %u", v->f->where, text, (int64_t)id, v->c->arch.n_vocab);
@@ -61,37 +34,37 @@ static dil_status set_token(vocab *v, const char *text, json_int_t id, int32_t k
     return DIL_OK;
 }
 
-static dil_status read_tokens(vocab *v, const json_t *table, int32_t kind)
+static dil_status read_tokens(dil__hf_vocab *v, const json_t *table, int32_t kind)
 {
-    if (!json_is_object(table)) return bad(v, "the vocabulary is missing or not an object");
+    if (!json_is_object(table)) return dil__hf_bad(v, "the vocabulary is missing or not an object");
     const char *text;
     json_t *id;
     json_object_foreach((json_t *)(uintptr_t)table, text, id)
     {
         if (!json_is_integer(id)) return dil_fail(v->err, DIL_EFORMAT, "%s: tokenizer: the id of \"%.40s\" is not an integer", v->f->where, text);
-        dil_status s = set_token(v, text, json_integer_value(id), kind);
+        dil_status s = dil__hf_set_token(v, text, json_integer_value(id), kind);
         if (s != DIL_OK) return s;
     }
     return DIL_OK;
 }
 
 /* The list "added_tokens" of tokenizer.json. */
-static dil_status read_added_list(vocab *v, const json_t *list)
+static dil_status read_added_list(dil__hf_vocab *v, const json_t *list)
 {
     size_t i;
     json_t *o;
     json_array_foreach(list, i, o)
     {
         const json_t *id = json_object_get(o, "id");
-        if (!json_is_integer(id) || !json_is_string(json_object_get(o, "content"))) return bad(v, "an added token without id or content");
-        dil_status s = set_token(v, str_of(o, "content"), json_integer_value(id), json_is_true(json_object_get(o, "special")) ? CONTROL : USER_DEFINED);
+        if (!json_is_integer(id) || !json_is_string(json_object_get(o, "content"))) return dil__hf_bad(v, "an added token without id or content");
+        dil_status s = dil__hf_set_token(v, dil__hf_str(o, "content"), json_integer_value(id), json_is_true(json_object_get(o, "special")) ? CONTROL : USER_DEFINED);
         if (s != DIL_OK) return s;
     }
     return DIL_OK;
 }
 
 /* The object "added_tokens_decoder" of tokenizer_config.json: ids as keys. */
-static dil_status read_added_decoder(vocab *v, const json_t *table)
+static dil_status read_added_decoder(dil__hf_vocab *v, const json_t *table)
 {
     const char *key;
     json_t *o;
@@ -99,8 +72,8 @@ static dil_status read_added_decoder(vocab *v, const json_t *table)
     {
         char *end;
         long long id = strtoll(key, &end, 10);
-        if (end == key || *end || !json_is_string(json_object_get(o, "content"))) return bad(v, "added_tokens_decoder: an entry without id or content");
-        dil_status s = set_token(v, str_of(o, "content"), id, json_is_true(json_object_get(o, "special")) ? CONTROL : USER_DEFINED);
+        if (end == key || *end || !json_is_string(json_object_get(o, "content"))) return dil__hf_bad(v, "added_tokens_decoder: an entry without id or content");
+        dil_status s = dil__hf_set_token(v, dil__hf_str(o, "content"), id, json_is_true(json_object_get(o, "special")) ? CONTROL : USER_DEFINED);
         if (s != DIL_OK) return s;
     }
     return DIL_OK;
@@ -108,11 +81,11 @@ static dil_status read_added_decoder(vocab *v, const json_t *table)
 
 /* --- merges -------------------------------------------------------------------------------------------------------- */
 
-static dil_status push_merge(vocab *v, const char *a, size_t a_len, const char *b, size_t b_len)
+static dil_status push_merge(dil__hf_vocab *v, const char *a, size_t a_len, const char *b, size_t b_len)
 {
-    if (a_len == 0 || b_len == 0) return bad(v, "a merge with an empty side");
+    if (a_len == 0 || b_len == 0) return dil__hf_bad(v, "a merge with an empty side");
     char *text = dil_arena_push(v->arena, a_len + b_len + 2, 1);
-    if (!text) return no_memory(v);
+    if (!text) return dil__hf_no_memory(v);
     memcpy(text, a, a_len);
     text[a_len] = ' ';
     memcpy(text + a_len + 1, b, b_len);
@@ -120,7 +93,7 @@ static dil_status push_merge(vocab *v, const char *a, size_t a_len, const char *
     return DIL_OK;
 }
 
-static dil_status push_merge_text(vocab *v, const char *s, size_t n)
+static dil_status push_merge_text(dil__hf_vocab *v, const char *s, size_t n)
 {
     const char *space = memchr(s, ' ', n);
     size_t a = space ? (size_t)(space - s) : n;
@@ -129,11 +102,11 @@ static dil_status push_merge_text(vocab *v, const char *s, size_t n)
 }
 
 /* tokenizer.json has "a b" or, in newer files, ["a", "b"]. */
-static dil_status read_merge_list(vocab *v, const json_t *list)
+static dil_status read_merge_list(dil__hf_vocab *v, const json_t *list)
 {
-    if (!json_is_array(list)) return bad(v, "the merges are missing or not an array");
+    if (!json_is_array(list)) return dil__hf_bad(v, "the merges are missing or not an array");
     v->merge = dil_arena_push(v->arena, json_array_size(list), sizeof *v->merge);
-    if (!v->merge) return no_memory(v);
+    if (!v->merge) return dil__hf_no_memory(v);
     size_t i;
     json_t *m;
     json_array_foreach(list, i, m)
@@ -149,13 +122,13 @@ static dil_status read_merge_list(vocab *v, const json_t *list)
 }
 
 /* merges.txt: one a line, after a first line that tells a version. */
-static dil_status read_merge_text(vocab *v)
+static dil_status read_merge_text(dil__hf_vocab *v)
 {
     const char *p = v->f->merges, *end = p + v->f->merges_bytes;
     size_t lines = 1;
     for (const char *q = p; q < end; q++) lines += *q == '\n';
     v->merge = dil_arena_push(v->arena, lines, sizeof *v->merge);
-    if (!v->merge) return no_memory(v);
+    if (!v->merge) return dil__hf_no_memory(v);
     for (bool first = true; p < end; first = false) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         size_t n = (size_t)((nl ? nl : end) - p);
@@ -189,34 +162,34 @@ static const struct {
 /* ByteLevel with its own splitting rule (GPT-2's), or as the mere byte spelling after another rule. No space is put in front. */
 static bool is_byte_level(const json_t *o, bool with_rule)
 {
-    return strcmp(str_of(o, "type"), "ByteLevel") == 0 && !json_is_true(json_object_get(o, "add_prefix_space")) &&
+    return strcmp(dil__hf_str(o, "type"), "ByteLevel") == 0 && !json_is_true(json_object_get(o, "add_prefix_space")) &&
            json_is_false(json_object_get(o, "use_regex")) == !with_rule;
 }
 
 /* What matches is a word, which every pattern here does with all of the text: kept apart, or the rest (nothing) removed. */
 static bool cuts_words(const json_t *split)
 {
-    const char *behavior = str_of(split, "behavior");
+    const char *behavior = dil__hf_str(split, "behavior");
     bool invert = json_is_true(json_object_get(split, "invert"));
-    return strcmp(str_of(split, "type"), "Split") == 0 && (invert ? strcmp(behavior, "Removed") == 0 || strcmp(behavior, "Isolated") == 0 : strcmp(behavior, "Isolated") == 0);
+    return strcmp(dil__hf_str(split, "type"), "Split") == 0 && (invert ? strcmp(behavior, "Removed") == 0 || strcmp(behavior, "Isolated") == 0 : strcmp(behavior, "Isolated") == 0);
 }
 
 static const char *recognise_pre(const json_t *o, bool whole_words)
 {
     if (is_byte_level(o, true)) return "gpt-2";
     const json_t *list = json_object_get(o, "pretokenizers"), *first = json_array_get(list, 0), *second = json_array_get(list, 1);
-    if (strcmp(str_of(o, "type"), "Sequence") != 0 || json_array_size(list) != 2) return NULL;
-    bool digits = strcmp(str_of(first, "type"), "Digits") == 0 && json_is_true(json_object_get(first, "individual_digits"));
+    if (strcmp(dil__hf_str(o, "type"), "Sequence") != 0 || json_array_size(list) != 2) return NULL;
+    bool digits = strcmp(dil__hf_str(first, "type"), "Digits") == 0 && json_is_true(json_object_get(first, "individual_digits"));
     if (digits && is_byte_level(second, true)) return "smollm";
     if (!cuts_words(first) || !is_byte_level(second, false)) return NULL;
-    const char *pattern = str_of(json_object_get(first, "pattern"), "Regex");
+    const char *pattern = dil__hf_str(json_object_get(first, "pattern"), "Regex");
     for (size_t i = 0; i < sizeof splits / sizeof *splits; i++) {
         if (strcmp(pattern, splits[i].pattern) == 0) return whole_words ? splits[i].whole_words : splits[i].merged;
     }
     return NULL;
 }
 
-static dil_status unsupported(const vocab *v, const char *what, const json_t *o)
+dil_status dil__hf_unsupported(const dil__hf_vocab *v, const char *what, const json_t *o)
 {
     char *text = json_dumps(o, JSON_COMPACT | JSON_ENCODE_ANY);
     dil_status s = dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: %s is not supported: %.200s", v->f->where, what, text ? text : "");
@@ -226,81 +199,17 @@ static dil_status unsupported(const vocab *v, const char *what, const json_t *o)
 
 /* --- the two layouts ------------------------------------------------------------------------------------------------- */
 
-static dil_status check_model(const vocab *v, const json_t *doc, const json_t *model)
+static dil_status check_model(const dil__hf_vocab *v, const json_t *doc, const json_t *model)
 {
-    const char *type = str_of(model, "type");
+    const char *type = dil__hf_str(model, "type");
     const json_t *normalizer = json_object_get(doc, "normalizer");
+    if (strcmp(type, "Unigram") == 0) return DIL_OK;
     if (type[0] && strcmp(type, "BPE") != 0)
-        return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a model of type %.40s; byte-level BPE is supported", v->f->where, type);
+        return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: a model of type %.40s; BPE and Unigram are supported", v->f->where, type);
     if (v->pieces) return DIL_OK; /* read_piece_rules */
-    bool nfc = strcmp(str_of(normalizer, "type"), "NFC") == 0; /* Qwen2's, see check_normalizer */
-    if (normalizer && !json_is_null(normalizer) && !nfc) return unsupported(v, "this normalizer", normalizer);
+    bool nfc = strcmp(dil__hf_str(normalizer, "type"), "NFC") == 0; /* Qwen2's, see check_normalizer */
+    if (normalizer && !json_is_null(normalizer) && !nfc) return dil__hf_unsupported(v, "this normalizer", normalizer);
     return DIL_OK;
-}
-
-/* SentencePiece's spaces as tokenizer.json says them: put one first and spell all as U+2581 by a normalizer, or by Metaspace. */
-static bool is_escape_of_spaces(const json_t *o)
-{
-    return strcmp(str_of(o, "type"), "Replace") == 0 && strcmp(str_of(json_object_get(o, "pattern"), "String"), " ") == 0 &&
-           strcmp(str_of(o, "content"), "\xE2\x96\x81") == 0;
-}
-
-static dil_status read_piece_rules(vocab *v, const json_t *doc)
-{
-    const json_t *norm = json_object_get(doc, "normalizer"), *pre = json_object_get(doc, "pre_tokenizer");
-    const json_t *list = json_object_get(norm, "normalizers"), *first = json_array_get(list, 0);
-    bool no_norm = !norm || json_is_null(norm), no_pre = !pre || json_is_null(pre);
-    v->pre = "default";
-    if (no_pre && strcmp(str_of(norm, "type"), "Sequence") == 0 && json_array_size(list) == 2 && strcmp(str_of(first, "type"), "Prepend") == 0 &&
-        strcmp(str_of(first, "prepend"), "\xE2\x96\x81") == 0 && is_escape_of_spaces(json_array_get(list, 1))) {
-        v->space_first = true;
-        return DIL_OK;
-    }
-    bool at_spaces = strcmp(str_of(pre, "type"), "Split") == 0 && strcmp(str_of(json_object_get(pre, "pattern"), "String"), " ") == 0;
-    if ((no_pre || at_spaces) && is_escape_of_spaces(norm)) return DIL_OK; /* none are left to be cut at */
-    if (no_norm && strcmp(str_of(pre, "type"), "Metaspace") == 0 && strcmp(str_of(pre, "replacement"), "\xE2\x96\x81") == 0 && json_is_false(json_object_get(pre, "split"))) {
-        const char *scheme = str_of(pre, "prepend_scheme"); /* "first" and "always" differ only after special tokens */
-        v->space_first = strcmp(scheme, "never") != 0;
-        return DIL_OK;
-    }
-    return unsupported(v, "this normalizer of a SentencePiece vocabulary", no_norm ? pre : norm);
-}
-
-/* A token's score is the rank of the first merge that makes it, so that the higher score merges first as in the list; tokens that
- * no merge makes (characters) never compete. */
-static dil_status put_scores(vocab *v)
-{
-    uint32_t n = v->c->arch.n_vocab;
-    float *score = dil_arena_push(v->arena, n, sizeof *score);
-    json_t *first = json_object(); /* spelling -> rank */
-    if (!score || !first) {
-        json_decref(first);
-        return no_memory(v);
-    }
-    char joined[1024];
-    for (size_t i = 0; i < v->n_merges; i++) {
-        const char *m = v->merge[i], *space = strchr(m, ' ');
-        size_t a = (size_t)(space - m), b = strlen(space + 1);
-        if (a + b >= sizeof joined) continue;
-        memcpy(joined, m, a);
-        memcpy(joined + a, space + 1, b + 1);
-        if (!json_object_get(first, joined)) json_object_set_new_nocheck(first, joined, json_integer((json_int_t)i));
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        const json_t *rank = json_object_get(first, v->token[i]);
-        score[i] = rank ? -(float)(json_integer_value(rank) + 1) : v->kind[i] == NORMAL ? -(float)(v->n_merges + 1) : 0;
-    }
-    json_decref(first);
-    return dil_gguf_put_f32s(v->w, "tokenizer.ggml.scores", score, n, v->err);
-}
-
-static void mark_bytes(vocab *v)
-{
-    for (uint32_t i = 0; i < v->c->arch.n_vocab; i++) {
-        const char *t = v->token[i];
-        if (t && v->kind[i] != UNUSED && strlen(t) == 6 && memcmp(t, "<0x", 3) == 0 && t[5] == '>') v->kind[i] = BYTE;
-        if (t && strcmp(t, "<unk>") == 0) v->kind[i] = UNKNOWN;
-    }
 }
 
 /* Whether a sequence begins with a special token: the post-processor's template says so. */
@@ -310,7 +219,7 @@ static bool template_adds_bos(const json_t *post)
     size_t n = json_is_array(list) ? json_array_size(list) : 1;
     for (size_t i = 0; i < n; i++) {
         const json_t *p = json_is_array(list) ? json_array_get(list, i) : post;
-        if (strcmp(str_of(p, "type"), "TemplateProcessing") != 0) continue;
+        if (strcmp(dil__hf_str(p, "type"), "TemplateProcessing") != 0) continue;
         const json_t *first = json_array_get(json_object_get(p, "single"), 0);
         if (json_is_object(json_object_get(first, "SpecialToken"))) return true;
     }
@@ -318,26 +227,28 @@ static bool template_adds_bos(const json_t *post)
 }
 
 /* qwen2 files mean NFC; it is left out, as other programs do. Other rules have none. */
-static dil_status check_normalizer(const vocab *v, const json_t *normalizer)
+static dil_status check_normalizer(const dil__hf_vocab *v, const json_t *normalizer)
 {
     bool none = !normalizer || json_is_null(normalizer);
-    return none || strcmp(v->pre, "qwen2") == 0 ? DIL_OK : unsupported(v, "this normalizer", normalizer);
+    return none || strcmp(v->pre, "qwen2") == 0 ? DIL_OK : dil__hf_unsupported(v, "this normalizer", normalizer);
 }
 
-static dil_status read_tokenizer_json(vocab *v)
+static dil_status read_tokenizer_json(dil__hf_vocab *v)
 {
     const json_t *doc = v->f->tokenizer, *model = json_object_get(doc, "model");
-    if (!json_is_object(model)) return bad(v, "tokenizer.json has no \"model\"");
+    if (!json_is_object(model)) return dil__hf_bad(v, "tokenizer.json has no \"model\"");
     v->pieces = json_is_true(json_object_get(model, "byte_fallback"));
     dil_status s = check_model(v, doc, model);
-    if (s == DIL_OK) s = read_tokens(v, json_object_get(model, "vocab"), NORMAL);
+    v->unigram = s == DIL_OK && strcmp(dil__hf_str(model, "type"), "Unigram") == 0;
+    if (s == DIL_OK) s = v->unigram ? dil__hf_read_unigram(v, doc) : read_tokens(v, json_object_get(model, "vocab"), NORMAL);
     if (s == DIL_OK) s = read_added_list(v, json_object_get(doc, "added_tokens"));
-    if (s == DIL_OK) s = read_merge_list(v, json_object_get(model, "merges"));
+    if (s == DIL_OK && !v->unigram) s = read_merge_list(v, json_object_get(model, "merges"));
     if (s != DIL_OK) return s;
     v->add_bos = template_adds_bos(json_object_get(doc, "post_processor"));
-    if (v->pieces) return read_piece_rules(v, doc);
+    if (v->unigram) return DIL_OK;
+    if (v->pieces) return dil__hf_read_piece_rules(v, doc);
     v->pre = recognise_pre(json_object_get(doc, "pre_tokenizer"), json_is_true(json_object_get(model, "ignore_merges")));
-    if (!v->pre) return unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
+    if (!v->pre) return dil__hf_unsupported(v, "this pre-tokenizer", json_object_get(doc, "pre_tokenizer"));
     return check_normalizer(v, json_object_get(doc, "normalizer"));
 }
 
@@ -348,42 +259,13 @@ static const char *special_text(const json_t *doc, const char *key)
     return json_is_object(t) ? json_string_value(json_object_get(t, "content")) : json_string_value(t);
 }
 
-/* tokenizer.model alone. */
-static dil_status read_spm(vocab *v)
-{
-    dil__spm m;
-    char file[256];
-    snprintf(file, sizeof file, "%.200s/tokenizer.model", v->f->where);
-    dil_status s = dil__spm_read(file, v->f->spm, v->f->spm_bytes, v->arena, &m, v->err);
-    if (s != DIL_OK) return s;
-    const char *lacks = m.model_type != DIL__SPM_BPE ? "a model other than BPE" : m.normalizes ? "rules of normalization" : m.collapses ? "remove_extra_whitespaces"
-                        : !m.escapes ? "spaces that are not escaped" : NULL;
-    if (lacks) return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: SentencePiece with %s is not supported; import the weights alone with --no-tokenizer", file, lacks);
-    v->score = dil_arena_push(v->arena, v->c->arch.n_vocab, sizeof *v->score);
-    if (!v->score) return no_memory(v);
-    for (size_t i = 0; s == DIL_OK && i < m.n; i++) {
-        const char *text = dil_arena_strdup(v->arena, m.piece[i].s, m.piece[i].len);
-        if (!text) return no_memory(v);
-        s = set_token(v, text, (json_int_t)i, m.piece[i].type);
-        if (s == DIL_OK) v->kind[i] = m.piece[i].type, v->score[i] = m.piece[i].score;
-    }
-    v->pieces = true;
-    v->space_first = m.space_first;
-    v->bos = m.bos;
-    v->eos = m.eos;
-    v->pad = m.pad;
-    v->add_bos = v->bos >= 0;
-    v->pre = "default";
-    return s;
-}
-
 /* vocab.json and merges.txt are GPT-2's own layout, and hold no rules: those of GPT-2 are meant. */
-static dil_status read_vocab_json(vocab *v)
+static dil_status read_vocab_json(dil__hf_vocab *v)
 {
-    const char *class_name = str_of(v->f->config, "tokenizer_class");
+    const char *class_name = dil__hf_str(v->f->config, "tokenizer_class");
     if (v->c->arch.family != DIL_FAMILY_OPT && strncmp(class_name, "GPT2Tokenizer", 13) != 0)
         return dil_fail(v->err, DIL_EUNSUPPORTED, "%s: tokenizer: vocab.json without tokenizer.json, and \"%.40s\" is not GPT2Tokenizer", v->f->where, class_name);
-    if (!v->f->merges) return bad(v, "vocab.json without merges.txt");
+    if (!v->f->merges) return dil__hf_bad(v, "vocab.json without merges.txt");
     dil_status s = read_tokens(v, v->f->vocab, NORMAL);
     if (s == DIL_OK && v->f->added) s = read_tokens(v, v->f->added, USER_DEFINED);
     if (s == DIL_OK) s = read_merge_text(v);
@@ -395,7 +277,7 @@ static dil_status read_vocab_json(vocab *v)
 
 static const char *const special_keys[] = {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
 
-static int64_t find_token(const vocab *v, const char *text)
+static int64_t find_token(const dil__hf_vocab *v, const char *text)
 {
     for (uint32_t i = 0; i < v->c->arch.n_vocab; i++) {
         if (v->token[i] && strcmp(v->token[i], text) == 0) return i;
@@ -403,14 +285,14 @@ static int64_t find_token(const vocab *v, const char *text)
     return -1;
 }
 
-static int64_t special_id(const vocab *v, const char *key)
+static int64_t special_id(const dil__hf_vocab *v, const char *key)
 {
     const char *text = special_text(v->f->config, key);
     if (!text) text = special_text(v->f->special, key);
     return text ? find_token(v, text) : -1;
 }
 
-static void mark_specials(vocab *v)
+static void mark_specials(dil__hf_vocab *v)
 {
     for (size_t i = 0; i < sizeof special_keys / sizeof *special_keys; i++) {
         int64_t id = special_id(v, special_keys[i]);
@@ -418,14 +300,14 @@ static void mark_specials(vocab *v)
     }
 }
 
-static dil_status put_id(const vocab *v, const char *key, int64_t id)
+static dil_status put_id(const dil__hf_vocab *v, const char *key, int64_t id)
 {
     if (id < 0 || id >= v->c->arch.n_vocab || !v->token[id]) return DIL_OK;
     return dil_gguf_put_u32(v->w, key, (uint32_t)id, v->err);
 }
 
 /* The tokenizer's own word goes before the model's. OPT's files are not of one mind; its models are trained with </s> first. */
-static dil_status put_specials(vocab *v)
+static dil_status put_specials(dil__hf_vocab *v)
 {
     bool opt = v->c->arch.family == DIL_FAMILY_OPT;
     int64_t bos = special_id(v, "bos_token"), eos = special_id(v, "eos_token"), pad = special_id(v, "pad_token");
@@ -444,14 +326,14 @@ static dil_status put_specials(vocab *v)
 }
 
 /* One template, or several by name, of which "default" is meant; a file of its own in newer folders. */
-static dil_status put_template(const vocab *v)
+static dil_status put_template(const dil__hf_vocab *v)
 {
     const json_t *t = json_object_get(v->f->config, "chat_template"), *o;
     const char *text = v->f->template_text ? v->f->template_text : json_string_value(t);
     size_t i;
     json_array_foreach(t, i, o)
     {
-        if (!text && strcmp(str_of(o, "name"), "default") == 0) text = json_string_value(json_object_get(o, "template"));
+        if (!text && strcmp(dil__hf_str(o, "name"), "default") == 0) text = json_string_value(json_object_get(o, "template"));
     }
     return text ? dil_gguf_put_str(v->w, "tokenizer.chat_template", text, v->err) : DIL_OK;
 }
@@ -459,45 +341,44 @@ static dil_status put_template(const vocab *v)
 /* --- putting it together ------------------------------------------------------------------------------------------- */
 
 /* Rows of the embedding beyond the tokenizer's ids get names that no text spells. */
-static dil_status fill_gaps(vocab *v)
+static dil_status fill_gaps(dil__hf_vocab *v)
 {
     for (uint32_t i = 0; i < v->c->arch.n_vocab; i++) {
         if (v->token[i]) continue;
         char name[32];
         int n = snprintf(name, sizeof name, "[PAD%u]", i);
         v->token[i] = dil_arena_strdup(v->arena, name, (size_t)n);
-        if (!v->token[i]) return no_memory(v);
+        if (!v->token[i]) return dil__hf_no_memory(v);
     }
     return DIL_OK;
 }
 
-static dil_status convert(vocab *v)
+static dil_status convert(dil__hf_vocab *v)
 {
     uint32_t n = v->c->arch.n_vocab;
     v->token = dil_arena_push(v->arena, n, sizeof *v->token);
     v->kind = dil_arena_push(v->arena, n, sizeof *v->kind);
-    if (!v->token || !v->kind) return no_memory(v);
+    if (!v->token || !v->kind) return dil__hf_no_memory(v);
     for (uint32_t i = 0; i < n; i++) v->kind[i] = UNUSED;
-    dil_status s = v->f->tokenizer ? read_tokenizer_json(v) : v->f->spm ? read_spm(v) : read_vocab_json(v);
+    dil_status s = v->f->tokenizer ? read_tokenizer_json(v) : v->f->spm ? dil__hf_read_spm(v) : read_vocab_json(v);
     if (s == DIL_OK) s = read_added_decoder(v, json_object_get(v->f->config, "added_tokens_decoder"));
     if (s != DIL_OK) return s;
     mark_specials(v);
-    if (v->pieces && !v->score) mark_bytes(v);
+    if (v->pieces) dil__hf_mark_pieces(v);
     s = put_specials(v);
     if (s == DIL_OK) s = fill_gaps(v);
-    if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.model", v->pieces ? "llama" : "gpt2", v->err);
+    if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.model", v->unigram ? "t5" : v->pieces ? "llama" : "gpt2", v->err);
     if (s == DIL_OK) s = dil_gguf_put_str(v->w, "tokenizer.ggml.pre", v->pre, v->err);
     if (s == DIL_OK) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.tokens", v->token, NULL, n, v->err);
     if (s == DIL_OK) s = dil_gguf_put_i32s(v->w, "tokenizer.ggml.token_type", v->kind, n, v->err);
     if (s == DIL_OK && !v->pieces) s = dil_gguf_put_strs(v->w, "tokenizer.ggml.merges", v->merge, NULL, v->n_merges, v->err);
-    if (s == DIL_OK && v->pieces) s = v->score ? dil_gguf_put_f32s(v->w, "tokenizer.ggml.scores", v->score, n, v->err) : put_scores(v);
-    if (s == DIL_OK && v->pieces) s = dil_gguf_put_bool(v->w, "tokenizer.ggml.add_space_prefix", v->space_first, v->err);
+    if (s == DIL_OK && v->pieces) s = dil__hf_put_pieces(v);
     return s == DIL_OK ? put_template(v) : s;
 }
 
 dil_status dil__hf_vocab_convert(const dil__hf_vocab_files *f, const dil__hf_config *c, dil_gguf_writer *w, char pre[32], dil_err *err)
 {
-    vocab v = {.f = f, .c = c, .w = w, .err = err, .bos = -1, .eos = -1, .pad = -1, .arena = dil_arena_new(1u << 30)};
+    dil__hf_vocab v = {.f = f, .c = c, .w = w, .err = err, .bos = -1, .eos = -1, .pad = -1, .unk = -1, .arena = dil_arena_new(1u << 30)};
     if (!v.arena) return dil_fail(err, DIL_EMEMORY, "%s: no memory", f->where);
     dil_status s = convert(&v);
     if (s == DIL_OK) snprintf(pre, 32, "%s", v.pre);

@@ -91,6 +91,7 @@ static bool read_trainer(const field *of, dil__spm *m)
         if (f.wire != VARINT) continue;
         int64_t v = (int64_t)f.varint, id = v >= 0 && v < DIL__SPM_PIECES_MAX ? v : -1; /* -1 is written as ten bytes */
         if (f.number == 3) m->model_type = id;
+        if (f.number == 24) m->space_last = f.varint != 0;
         if (f.number == 41) m->bos = id;
         if (f.number == 42) m->eos = id;
         if (f.number == 43) m->pad = id;
@@ -103,7 +104,7 @@ static bool read_normalizer(const field *of, dil__spm *m)
     reader r = inside(of);
     field f;
     while (next(&r, &f)) {
-        if (f.number == 2 && f.wire == BYTES) m->normalizes = f.len > 0;
+        if (f.number == 2 && f.wire == BYTES) m->charsmap = f.bytes, m->charsmap_bytes = f.len;
         if (f.wire != VARINT) continue;
         if (f.number == 3) m->space_first = f.varint != 0;
         if (f.number == 4) m->collapses = f.varint != 0;

@@ -22,7 +22,9 @@ typedef struct dil__spm {
     bool space_first;      /* add_dummy_prefix */
     bool collapses;        /* remove_extra_whitespaces */
     bool escapes;          /* spaces are spelled U+2581 */
-    bool normalizes;       /* there are rules of normalization */
+    bool space_last;       /* treat_whitespace_as_suffix */
+    const uint8_t *charsmap; /* [charsmap_bytes] rules of normalization, borrowed; not looked into */
+    size_t charsmap_bytes;
 } dil__spm;
 
 /* Errors: DIL_EFORMAT with the byte, DIL_ELIMIT, DIL_EMEMORY; they name `file`. Memory: 32 bytes a piece. */

@@ -51,7 +51,7 @@ static dil_status set_bos(dil_tokenizer *t, const dil__tokenizer_src *src, dil_e
     if (s != DIL_OK) return s;
     if (src->add_bos == 1 && t->bos < 0)
         return dil_fail(err, DIL_EFORMAT, "tokenizer.ggml.add_bos_token is true, but there is no tokenizer.ggml.bos_token_id");
-    t->add_bos = t->bos >= 0 && (src->add_bos >= 0 ? src->add_bos == 1 : !t->pre || dil__pretok_default_bos(t->pre));
+    t->add_bos = t->bos >= 0 && (src->add_bos >= 0 ? src->add_bos == 1 : t->is_unigram ? false : !t->pre || dil__pretok_default_bos(t->pre));
     return DIL_OK;
 }
 
@@ -62,6 +62,8 @@ dil_status dil__tokenizer_build(const dil__tokenizer_src *src, dil_tokenizer **o
     dil_status s = src->vocab.scores ? DIL_OK : dil__pretok_new(src->pre.s, src->pre.len, &t->pre, err);
     t->space_first = src->space_first;
     if (s == DIL_OK) s = dil__vocab_init(&t->vocab, &src->vocab, err);
+    t->is_unigram = src->unigram != NULL;
+    if (s == DIL_OK && t->is_unigram) s = dil__unigram_init(&t->unigram, &t->vocab, src->vocab.scores, src->unigram, err);
     if (s == DIL_OK) s = set_bos(t, src, err);
     if (s == DIL_OK) s = mark_eog(t, src, err);
     if (s == DIL_OK) s = dil__chat_recognise(src->chat_template.s, src->chat_template.len, &t->chat, err);
@@ -78,6 +80,7 @@ void dil_tokenizer_free(dil_tokenizer *t)
 {
     if (!t) return;
     dil__vocab_fini(&t->vocab);
+    dil__unigram_fini(&t->unigram);
     dil__pretok_free(t->pre);
     dil__chat_fini(&t->chat);
     free(t->eog);
@@ -100,6 +103,7 @@ static dil_status take_section(dil__tokenizing *run, const char *text, size_t le
 {
     const dil_tokenizer *t = run->t;
     if (t->pre) return dil__pretok_split(t->pre, text, len, take_word, run, err);
+    if (t->is_unigram) return dil__unigram_text(&t->unigram, &t->vocab, &run->viterbi, text, len, &run->ids, err);
     return dil__bpe_text(&t->vocab, &run->bpe, text, len, t->space_first, &run->ids, err);
 }
 
@@ -109,11 +113,12 @@ dil_status dil__tokenizing_text(dil__tokenizing *run, const char *text, size_t l
     if (len > DIL_TOK_TEXT_MAX) return dil_fail(err, DIL_ELIMIT, "a text of %zu bytes, at most %u", len, DIL_TOK_TEXT_MAX);
     size_t start = 0;
     dil_status s = DIL_OK;
-    for (size_t i = control || t->has_user_tokens ? 0 : len; i < len && s == DIL_OK;) {
+    bool user = t->has_user_tokens && !t->is_unigram; /* its own search finds them, in the normalized text */
+    for (size_t i = control || user ? 0 : len; i < len && s == DIL_OK;) {
         size_t n = 0;
         int32_t id = dil__vocab_added(&t->vocab, text + i, len - i, control, &n);
-        if (id < 0) {
-            i++;
+        if (id < 0 || (t->vocab.type[id] == DIL__TOKEN_USER && t->is_unigram)) {
+            i += id < 0 ? 1 : n;
             continue;
         }
         s = take_section(run, text + start, i - start, err);
@@ -126,6 +131,7 @@ dil_status dil__tokenizing_text(dil__tokenizing *run, const char *text, size_t l
 void dil__tokenizing_end(dil__tokenizing *run, dil_status s, dil_ids *out)
 {
     dil__bpe_fini(&run->bpe);
+    dil__viterbi_fini(&run->viterbi);
     if (s == DIL_OK)
         *out = (dil_ids){run->ids.id, run->ids.n};
     else

@@ -92,6 +92,18 @@ static bool is_str(dil__str s, const char *want)
     return s.len == strlen(want) && memcmp(s.s, want, s.len) == 0;
 }
 
+static dil_status charsmap(const dil_gguf *g, dil__unigram_src *out, dil_err *err)
+{
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    const dil_gguf_kv *kv = dil_gguf_kv_find(g, key);
+    if (!kv) return DIL_OK;
+    if (kv->kind != DIL_GGUF_ARRAY || (kv->elem_kind != DIL_GGUF_U8 && kv->elem_kind != DIL_GGUF_I8))
+        return dil_fail(err, DIL_EFORMAT, "%s: %s is not an array of bytes", dil_gguf_path(g), key);
+    out->charsmap = kv->data;
+    out->charsmap_bytes = kv->n;
+    return DIL_OK;
+}
+
 /* OPT puts </s> first; its files may leave that to the reader. */
 static int add_bos(const dil_gguf *g)
 {
@@ -108,9 +120,9 @@ dil_status dil_tokenizer_new(const dil_gguf *g, dil_tokenizer **out, dil_err *er
                               .add_bos = add_bos(g)};
     dil__str model;
     dil_status s = required_str(g, "tokenizer.ggml.model", &model, err);
-    bool pieces = s == DIL_OK && is_str(model, "llama");
+    bool unigram = s == DIL_OK && is_str(model, "t5"), pieces = unigram || (s == DIL_OK && is_str(model, "llama"));
     if (s == DIL_OK && !pieces && !is_str(model, "gpt2"))
-        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is %s; known are gpt2 (byte-level BPE) and llama (SentencePiece BPE)", dil_gguf_path(g),
+        s = dil_fail(err, DIL_EUNSUPPORTED, "%s: tokenizer.ggml.model is %s; known are gpt2 (byte-level BPE), llama (SentencePiece BPE) and t5 (SentencePiece unigram)", dil_gguf_path(g),
                      dil__show(model.s, model.len).text);
     if (s == DIL_OK && !pieces) s = required_str(g, "tokenizer.ggml.pre", &src.pre, err);
     dil__str *tokens = NULL, *merges = NULL;
@@ -119,7 +131,11 @@ dil_status dil_tokenizer_new(const dil_gguf *g, dil_tokenizer **out, dil_err *er
     if (s == DIL_OK) s = strings(g, "tokenizer.ggml.tokens", &tokens, &src.vocab.n_tokens, err);
     if (s == DIL_OK && !pieces) s = strings(g, "tokenizer.ggml.merges", &merges, &src.vocab.n_merges, err);
     if (s == DIL_OK && pieces) s = scores(g, src.vocab.n_tokens, &score, err);
-    if (pieces && !dil_gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &src.space_first)) src.space_first = true;
+    if (pieces && !dil_gguf_get_bool(g, "tokenizer.ggml.add_space_prefix", &src.space_first)) src.space_first = !unigram;
+    dil__unigram_src uni = {.space_first = src.space_first};
+    if (s == DIL_OK && unigram) s = charsmap(g, &uni, err);
+    if (!dil_gguf_get_bool(g, "tokenizer.ggml.remove_extra_whitespaces", &uni.collapses)) uni.collapses = false;
+    src.unigram = unigram ? &uni : NULL;
     if (s == DIL_OK) s = types(g, src.vocab.n_tokens, &type, err);
     if (s == DIL_OK && !type) s = guess_types(g, src.vocab.n_tokens, &type, err);
     if (s == DIL_OK) {

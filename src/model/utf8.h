@@ -30,6 +30,15 @@ static inline size_t dil__utf8_get(const char *s, size_t len, uint32_t *cp)
     return n;
 }
 
+/* Bytes of s[0..len) that are taken at once: max at most, and no character is cut. */
+static inline size_t dil__utf8_part(const char *s, size_t len, size_t max)
+{
+    if (len <= max) return len;
+    size_t part = max;
+    while (part > max - 4 && ((uint8_t)s[part] & 0xC0) == 0x80) part--;
+    return part;
+}
+
 /* Writes a valid code point; returns its bytes (1 to 4). */
 static inline size_t dil__utf8_put(char *s, uint32_t cp)
 {
