@@ -66,8 +66,8 @@ static void what_is_missing_or_of_another_kind_is_named(void **state)
 {
     (void)state;
     file f = good;
-    f.model = "t5";
-    expect_refused(f, DIL_EUNSUPPORTED, "\"t5\"; known are gpt2");
+    f.model = "rwkv";
+    expect_refused(f, DIL_EUNSUPPORTED, "\"rwkv\"; known are gpt2");
     f.model = "llama";
     expect_refused(f, DIL_EFORMAT, "tokenizer.ggml.scores is missing");
     f = good, f.model = NULL;
