@@ -207,8 +207,10 @@ static dil_status run_distributed(demo *d, dil_err *err)
     dil_cli_pipeline_note(&d->p, "load", false, since(start), "weights on %zu machines: %s sent, %s found in their caches", n, dil_format_bytes(sent, a),
                           dil_format_bytes(cached, b));
     start = dil_now_ns();
+    dil_runner_speculate(d->student.runner, 0); /* what the plan predicts is a token that nobody guessed */
     s = dil_cli_demo_time(d->student.runner, d->student.tok, d->text.data.samples[0].context, TOKENS_IN, TOKENS_OUT, &d->speed, err);
     if (s == DIL_OK) dil_ring_get_timing(d->student.runner, &d->timing);
+    dil_runner_speculate(d->student.runner, DIL_SPECULATE_AUTO);
     if (s == DIL_OK) s = dil_cli_demo_ask(d->student.runner, d->student.tok, &d->text, d->student_answer, err);
     if (s == DIL_OK)
         dil_cli_pipeline_note(&d->p, "run", false, since(start), "%.1f ms a token measured over the machines (%.1f to %.1f); %zu questions answered",

@@ -143,6 +143,24 @@ static void texts_are_those_without_guesses(void **state)
     }
 }
 
+/* What the planner predicts and the ring times is one token a sequence; a pass with guesses computes more rows. */
+static void rounds_are_passes_without_guesses_or_prompts(void **state)
+{
+    (void)state;
+    uint8_t wanted[] = {1, 1}, prompt[] = {0, 1};
+    int32_t streams[] = {3, 5}, guessed[] = {3, 3};
+    dil__work w = {.batch = {.n_tokens = 2, .seq = streams, .want = wanted}};
+    assert_true(dil__work_is_round(&w));
+    w.batch.seq = guessed;
+    assert_false(dil__work_is_round(&w));
+    w.batch.n_tokens = 1;
+    assert_true(dil__work_is_round(&w));
+    w.n_begin = 1;
+    assert_false(dil__work_is_round(&w));
+    w = (dil__work){.batch = {.n_tokens = 2, .seq = guessed, .want = prompt}};
+    assert_false(dil__work_is_round(&w));
+}
+
 typedef struct job {
     int32_t tokens[N_CTX];
     uint32_t n;
@@ -305,6 +323,7 @@ int main(void)
         cmocka_unit_test(guesses_are_what_followed_the_last_time),
         cmocka_unit_test(as_many_are_guessed_as_pay),
         cmocka_unit_test(texts_are_those_without_guesses),
+        cmocka_unit_test(rounds_are_passes_without_guesses_or_prompts),
         cmocka_unit_test(streams_beside_each_other_keep_their_texts),
         cmocka_unit_test(sampled_tokens_have_the_distribution_of_the_logits),
     };

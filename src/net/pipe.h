@@ -29,6 +29,13 @@ typedef struct dil__work {
     uint32_t n_begin;
 } dil__work;
 
+/* One token of each of its sequences, as the planner predicts it: no prompt, and no guesses behind the token. */
+static inline bool dil__work_is_round(const dil__work *w)
+{
+    const dil_batch *b = &w->batch;
+    return w->n_begin == 0 && b->want[0] && (b->n_tokens == 1 || b->seq[0] != b->seq[1]);
+}
+
 /* Rows of one sequence that follow each other in a work are a token and guesses: behind a row whose token is not the next guess
  * the rows are void. At most n_seq + DIL__DRAFT_MAX rows a work. */
 typedef struct dil__row {

@@ -129,7 +129,7 @@ static dil_status ring_submit(dil__pipe *p, const dil__work *w, dil_err *err)
     if (s != DIL_OK) return s;
     r->flight[at].id = w->id;
     r->flight[at].sent_ns = now;
-    r->flight[at].decode = w->n_begin == 0 && w->batch.want[0];
+    r->flight[at].decode = dil__work_is_round(w);
     atomic_fetch_add(&r->n_flying, 1);
     atomic_store(&r->progress_ns, now);
     return DIL_OK;
