@@ -70,6 +70,9 @@ dil_status dil_plan_parse(const char *what, const char *text, size_t len, dil_pl
 dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err); /* checks, then writes whole or not at all */
 void dil_plan_free(dil_plan *p);
 
+/* Mean bits a weight of the layer's types, each tensor alike, for a plan does not say how large they are: a class for pictures. 0: unknown. */
+double dil_plan_layer_bits(const dil_plan_layer *l);
+
 /* Learns from a student that was made of the plan and measured: `measured` (method, kl, kl_stderr, tokens; the rest is found here) joins the profile's
  * students, and every damage_kl becomes what they say, so that the plan's own sum is what was measured. The profile comes from
  * dil_profile_read. Errors: DIL_EFORMAT (a plan from another profile), DIL_EDATA (a profile of an older version). */

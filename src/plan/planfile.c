@@ -218,6 +218,19 @@ dil_status dil_plan_read(const char *path, dil_plan **out, dil_err *err)
     return dil__jsonfile_read(path, out, parse_into, err);
 }
 
+double dil_plan_layer_bits(const dil_plan_layer *l)
+{
+    double sum = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < l->n_types; i++) {
+        dil_type t;
+        if (!dil_type_from_name(l->types[i].type, &t)) continue;
+        sum += dil_type_bits(t);
+        n++;
+    }
+    return n ? sum / n : 0;
+}
+
 void dil_plan_free(dil_plan *p)
 {
     if (p) dil_arena_free(p->arena);

@@ -33,20 +33,6 @@ static void text(FILE *f, const char *s)
     }
 }
 
-/* Mean bits of a level's types, each tensor alike: the profile does not say how many weights a tensor has. 0: unknown. */
-static double level_bits(const dil_plan_layer *l)
-{
-    double sum = 0;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < l->n_types; i++) {
-        dil_type t;
-        if (!dil_type_from_name(l->types[i].type, &t)) continue;
-        sum += dil_type_bits(t);
-        n++;
-    }
-    return n ? sum / n : 0;
-}
-
 /* From red (2 bits) over green to blue (8 and more), widest apart between 3 and 6 bits, where most levels lie. */
 static void color(double bits, char out[40])
 {
@@ -157,7 +143,7 @@ static void draw_cells(const picture *c)
     for (uint32_t l = 0; l < c->plan->n_layers; l++) {
         const dil_plan_layer *pl = &c->plan->layers[l];
         char fill[40], bytes[32];
-        color(level_bits(pl), fill);
+        color(dil_plan_layer_bits(pl), fill);
         fprintf(c->f, "<circle cx='%g' cy='%g' r='%g' fill='%s' class='c'><title>", center_x(c, l), center_y(c, pl->node), r, fill);
         text(c->f, pl->name);
         fputs(" on ", c->f);

@@ -37,6 +37,5 @@ void dil__report_links_svg(const dil__report *r, dil_buf *out);
 void dil__report_time_svg(const dil__report *r, dil_buf *out);
 
 void dil__html_text(dil_buf *out, const char *text); /* escaped for text and quoted attributes; control bytes become spaces */
-double dil__plan_layer_bits(const dil_profile *p, const dil_plan *plan, uint32_t layer); /* bits a weight; 0: unknown */
 
 #endif

@@ -32,22 +32,6 @@ static int column_of(const dil__report *r, const uint32_t *col, uint32_t n, cons
     return -1;
 }
 
-double dil__plan_layer_bits(const dil_profile *p, const dil_plan *plan, uint32_t layer)
-{
-    /* Weighted by nothing: a layer's tensors differ less than a factor of three, and the colour needs a class, not a figure. */
-    (void)p;
-    const dil_plan_layer *l = &plan->layers[layer];
-    double sum = 0;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < l->n_types; i++) {
-        dil_type t;
-        if (!dil_type_from_name(l->types[i].type, &t)) continue;
-        sum += dil_type_bits(t);
-        n++;
-    }
-    return n ? sum / n : 0;
-}
-
 static int bits_class(double bits)
 {
     static const double upto[] = {2.5, 3.5, 4.4, 4.9, 5.6, 7, 9};
@@ -105,7 +89,7 @@ void dil__report_plan_svg(const dil__report *r, dil_buf *b)
         double x = left + cw * c + 6, mid = left + cw * (c + 0.5);
         if (!isnan(px) && fabs(px - mid) > 1)
             dil_buf_printf(b, "<path d=\"M%.1f %.1f C%.1f %.1f %.1f %.1f %.1f %.1f\" class=\"hop\"/>", px, py, px, py + 9, mid, y - 9, mid, y + 1);
-        double bits = dil__plan_layer_bits(r->profile, p, l);
+        double bits = dil_plan_layer_bits(&p->layers[l]);
         types_line(&p->layers[l], text, sizeof text);
         dil_buf_printf(b, "<g><title>");
         dil__html_text(b, p->layers[l].name);
