@@ -1,5 +1,6 @@
 /* plan.json. The stages follow from the layers, so reading checks that they do: the pipeline trusts them. */
 #include <dilemma/plan.h>
+#include <dilemma/tensor.h>
 
 #include "plan/plancosts.h"
 
