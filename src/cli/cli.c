@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "cli/describe.h"
+#include "cli/nearest.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -133,6 +134,16 @@ static const dil_cli_opt *find_opt(const dil_cli_opt *opts, const char *word, si
     return NULL;
 }
 
+static int unknown_option(const char *cmd, const dil_cli_opt *opts, const char *word, size_t len)
+{
+    const char *near = NULL;
+    unsigned best = 99;
+    for (const dil_cli_opt *o = opts; o->name || o->letter; o++) {
+        if (o->name && len > 2 && dil_cli_nearer(word + 2, len - 2, o->name + 2, &best)) near = o->name;
+    }
+    return dil_cli_usage("%s: unknown option '%.*s'%s%s (see dilemma %s --help)", cmd, (int)len, word, near ? "; did you mean " : "", near ? near : "", cmd);
+}
+
 static int take_value(const char *cmd, const dil_cli_opt *o, const char *word, const char *value)
 {
     char *end;
@@ -217,7 +228,7 @@ int dil_cli_parse(int argc, char **argv, const char *usage, const char *about, c
         const char *eq = w[1] == '-' ? strchr(w, '=') : NULL;
         size_t len = eq ? (size_t)(eq - w) : strlen(w);
         const dil_cli_opt *o = find_opt(opts, w, len);
-        if (!o) return dil_cli_usage("%s: unknown option '%.*s' (see dilemma %s --help)", cmd, (int)len, w, cmd);
+        if (!o) return unknown_option(cmd, opts, w, len);
         if (o->given) *o->given = true;
         if (o->kind == DIL_CLI_FLAG) {
             if (eq) return dil_cli_usage("%s: %.*s takes no value", cmd, (int)len, w);

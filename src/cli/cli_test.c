@@ -1,5 +1,7 @@
 /* The option parser: what it takes, what it refuses, and that a refusal is exit status 2. */
+#include "cli/clean.h"
 #include "cli/cli.h"
+#include "cli/nearest.h"
 
 #include <signal.h>
 #include <setjmp.h>
@@ -136,6 +138,39 @@ static void help_lists_every_option(void **state)
     assert_int_equal(parse("x -h", 0, 0), 2); /* errors before it count */
 }
 
+static void a_mistyped_option_is_guessed(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("--flga", 0, 0), 2);
+    assert_int_equal(dil_cli_distance("flga", 4, "flag", 4), 1);
+    assert_int_equal(dil_cli_distance("ca", 2, "abc", 3), 3);
+    assert_int_equal(dil_cli_distance("", 0, "abc", 3), 3);
+    assert_int_equal(dil_cli_distance("kitten", 6, "sitting", 7), 3);
+    unsigned best = 99;
+    assert_true(dil_cli_nearer("pul", 3, "pull", &best));
+    assert_int_equal(best, 1);
+    assert_false(dil_cli_nearer("pul", 3, "pulx", &best)); /* no nearer */
+    best = 99;
+    assert_false(dil_cli_nearer("xyz", 3, "up", &best));
+}
+
+static void a_models_text_cannot_command_a_terminal(void **state)
+{
+    (void)state;
+    static const char bad[] = "a\033]52;c;x\007b\tc\nd\x7f \xc2\x9b" "31m \xc3\xa9 \xe2\x82\xac";
+    char out[sizeof bad];
+    dil_cli_clean_text(bad, sizeof bad - 1, out);
+    out[sizeof bad - 1] = 0;
+    assert_string_equal(out, "a?]52;c;x?b\tc\nd? \xc2\xbf" "31m \xc3\xa9 \xe2\x82\xac");
+    FILE *f = tmpfile(); /* no terminal: as it is */
+    assert_non_null(f);
+    assert_true(dil_cli_print_model_text(bad, sizeof bad, f));
+    rewind(f);
+    assert_int_equal(fread(out, 1, sizeof out, f), sizeof bad);
+    assert_memory_equal(out, bad, sizeof bad);
+    fclose(f);
+}
+
 static void quiet_is_remembered(void **state)
 {
     (void)state;
@@ -167,6 +202,8 @@ int main(void)
         cmocka_unit_test(words_are_counted),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(help_lists_every_option),
+        cmocka_unit_test(a_mistyped_option_is_guessed),
+        cmocka_unit_test(a_models_text_cannot_command_a_terminal),
         cmocka_unit_test(quiet_is_remembered),
         cmocka_unit_test(failures_give_the_status_of_their_class),
     };

@@ -1,5 +1,6 @@
 /* dilemma chat: a conversation in the terminal, with a running server or a model in this process. There is one way of asking:
  * a model in this process is served on a port of this machine with a key that nobody else knows. */
+#include "cli/clean.h"
 #include "cli/cli.h"
 #include "cli/serving.h"
 
@@ -150,8 +151,12 @@ static bool take_line(void *ctx, const char *line, size_t len)
         t->over = true;
         return true;
     }
-    json_t *doc = NULL;
-    if (dil__json_parse("the server's answer", line + 6, len - 6, &doc, &t->problem) != DIL_OK) return true;
+    json_error_t e;
+    json_t *doc = json_loadb(line + 6, len - 6, JSON_ALLOW_NUL, &e); /* a model may say a zero */
+    if (!doc) {
+        dil_fail(&t->problem, DIL_EFORMAT, "the server's answer: column %d: %s", e.column, e.text);
+        return true;
+    }
     const json_t *choice = json_array_get(json_object_get(doc, "choices"), 0), *text = json_object_get(json_object_get(choice, "delta"), "content");
     const char *wrong = json_string_value(json_object_get(json_object_get(doc, "error"), "message"));
     const json_t *count = json_object_get(json_object_get(doc, "usage"), "completion_tokens");
@@ -159,8 +164,11 @@ static bool take_line(void *ctx, const char *line, size_t len)
     if (json_is_integer(count)) t->n_tokens = (uint32_t)json_integer_value(count);
     if (json_string_length(text)) {
         if (!t->first_ns) t->first_ns = dil_now_ns();
-        dil_buf_append(&t->answer, json_string_value(text), json_string_length(text));
-        fwrite(json_string_value(text), 1, json_string_length(text), stdout);
+        const char *said = json_string_value(text);
+        for (size_t i = 0; i < json_string_length(text); i++) {
+            if (said[i]) dil_buf_append(&t->answer, &said[i], 1);
+        }
+        dil_cli_print_model_text(said, json_string_length(text), stdout);
         fflush(stdout);
     }
     json_decref(doc);
@@ -237,6 +245,30 @@ static bool command(talk *t, const char *word, bool *asks, dil_err *err, dil_sta
     } else if (IS("/save") && *arg) *s = dil__json_save(arg, t->messages, err);
     else puts(strchr(about, '/'));
     return true;
+}
+
+/* Says with whom we talk, or that nobody is there, before a question is typed for nothing. */
+static dil_status greet(talk *t, const char *model, dil_err *err)
+{
+    dil_buf b;
+    dil_err why;
+    long http;
+    json_t *doc = NULL;
+    dil_buf_init(&b, 1u << 16);
+    dil_status s = dil__client_get(&t->server, "/health", &http, &b, &why);
+    if (s != DIL_OK) {
+        dil_buf_fini(&b);
+        return dil_fail(err, s, "%.*s. Start a server (dilemma serve MODEL, or dilemma up MODEL), or load a model here: dilemma chat MODEL", (int)strcspn(why.text, ";"),
+                        why.text);
+    }
+    dil__json_parse("health", dil_buf_str(&b), b.len, &doc, NULL);
+    const char *name = json_string_value(json_object_get(doc, "model")), *reason = json_string_value(json_object_get(doc, "reason"));
+    if (http != 200) fprintf(stderr, "%s is not ready: %s\n", t->server.base, reason ? reason : "it does not say why");
+    else if (t->line && !dil_cli_quiet) printf("%s%s%s. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.\n", model ? model : name ? name : "a model", model ? "" : " at ",
+                                               model ? "" : t->server.base);
+    json_decref(doc);
+    dil_buf_fini(&b);
+    return DIL_OK;
 }
 
 static int converse(talk *t)
@@ -317,7 +349,7 @@ static int run(int argc, char **argv)
     t.messages = json_array();
     if (system) set_system(&t, system);
     open_editor(&t);
-    status = converse(&t);
+    status = greet(&t, v.model, &err) == DIL_OK ? converse(&t) : dil_cli_fail("chat", &err);
     close_editor(&t);
     json_decref(t.messages);
     dil_cli_serving_close(served);

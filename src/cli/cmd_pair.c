@@ -67,7 +67,7 @@ static int run(int argc, char **argv)
     else if (s == DIL_OK) s = dil_cli_own_key_or_new(key, keys, &me, &err);
     if (s == DIL_OK && discover) s = pair_found(&me, dir, &err);
     for (size_t i = 0; i < words.n && s == DIL_OK; i++) s = pair_word(words.item[i], code, &me, dir, &err);
-    if (s == DIL_OK && words.n && !dil_cli_quiet) printf("%-9s dilemma up --model FILE%s%s\n", "next:", keys ? " --keys " : "", keys ? keys : "");
+    if (s == DIL_OK && words.n && !dil_cli_quiet) printf("%-9s dilemma up MODEL.gguf%s%s\n", "next:", keys ? " --keys " : "", keys ? keys : "");
     return s == DIL_OK ? 0 : dil_cli_fail("pair", &err);
 }
 

@@ -1,5 +1,6 @@
 /* dilemma run: text from a model in this process, token by token as it comes. */
 #include "base/json.h"
+#include "cli/clean.h"
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "cli/serving.h"
@@ -204,7 +205,7 @@ static dil_status say(generation *g, int32_t id, bool stream, dil_err *err)
     const char *bytes = !g->tok || dil_tokenizer_is_special(g->tok, id) ? NULL : dil_token_bytes(g->tok, id, &len);
     if (!bytes) return DIL_OK;
     if (!dil_buf_append(&g->text, bytes, len)) return dil_fail(err, DIL_ELIMIT, "more than %zu bytes of text", g->text.max);
-    if (stream && (fwrite(bytes, 1, len, stdout) != len || fflush(stdout) != 0)) return dil_fail_errno(err, "standard output");
+    if (stream && (!dil_cli_print_model_text(bytes, len, stdout) || fflush(stdout) != 0)) return dil_fail_errno(err, "standard output");
     return DIL_OK;
 }
 

@@ -86,7 +86,7 @@ static void print_json(const sample *a, const sample *b)
 
 static void line(const char *what, double v, const char *unit)
 {
-    if (!isnan(v)) printf("  %-22s %12.6g %s\033[K\n", what, v, unit);
+    if (!isnan(v)) printf("  %-22s %12.*g %s\033[K\n", what, v < 1000 ? 3 : 9, v, unit);
 }
 
 static void print_screen(const dil__client *c, const sample *a, const sample *b)

@@ -196,9 +196,9 @@ dil_status dil_cli_await_pairing(const char *listen, const char *name, const dil
     dil_status s = dil_pair_open(&o, &desk, err);
     if (s == DIL_OK && announce) s = dil_cli_announce(listen, dil_pair_port(desk), o.name, o.key, true, &told, err);
     if (s != DIL_OK) return s;
-    printf("This machine is \"%s\". Its pairing code, for %.0f minutes:\n\n    %s\n\nType it on the coordinator, at\n", o.name, limit_sec / 60, dil_cli_code_text(dil_pair_code(desk), code));
+    printf("This machine is \"%s\". Its pairing code, for %.0f minutes:\n\n    %s\n\nOn the coordinator run this, and type the code there:\n", o.name, limit_sec / 60, dil_cli_code_text(dil_pair_code(desk), code));
     print_addresses(listen, dil_pair_port(desk));
-    if (announce) puts("or there: dilemma pair --discover");
+    if (announce) puts("  dilemma pair --discover      finds it by itself");
     fflush(stdout);
     *port = dil_pair_port(desk);
     s = dil_pair_wait(desk, &quiet, &peer, err);
@@ -206,7 +206,8 @@ dil_status dil_cli_await_pairing(const char *listen, const char *name, const dil
     dil_announce_close(told);
     dil_pair_close(desk);
     if (s != DIL_OK) return s;
-    printf("paired with %s (%s); its key is in %s\n", peer.name, peer.address, allow_path);
+    printf("paired with %s (%s); its key is in %s\nfrom now on start it with: dilemma node --listen %.*s:%u%s\n", peer.name, peer.address, allow_path,
+           (int)(strrchr(listen, ':') - listen), listen, *port, announce ? " --announce" : "");
     fflush(stdout);
     return DIL_OK;
 }

@@ -22,7 +22,7 @@ void dil_cli_pipeline_note(dil_cli_pipeline *p, const char *name, bool kept, dou
     }
     if (!p->say || dil_cli_quiet) return;
     dil_cli_progress_done();
-    char text[512];
+    char text[1024];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
@@ -265,6 +265,24 @@ static dil_status plan_key(const dil_cli_pipeline *p, dil__key *k, dil_err *err)
     return s == DIL_OK ? dil__key_file(k, p->cluster_path, err) : s;
 }
 
+/* "a: layers 0-3, n: 4-5; left out: c" */
+static void who_holds(const dil_plan *plan, const dil_cluster *c, dil_buf *out)
+{
+    for (uint32_t i = 0; i < plan->n_stages; i++) {
+        const dil_plan_stage *g = &plan->stages[i];
+        dil_buf_printf(out, g->first_layer == g->last_layer ? "%s%s: %s%u" : "%s%s: %s%u-%u", i ? ", " : "", g->node, i ? "" : g->first_layer == g->last_layer ? "layer " : "layers ",
+                       g->first_layer, g->last_layer);
+    }
+    bool any = false;
+    for (uint32_t i = 0; i < c->n_nodes; i++) {
+        bool used = false;
+        for (uint32_t k = 0; k < plan->n_stages; k++) used |= strcmp(plan->stages[k].node, c->nodes[i].name) == 0;
+        if (used) continue;
+        dil_buf_printf(out, "%s%s", any ? ", " : "; left out: ", c->nodes[i].name);
+        any = true;
+    }
+}
+
 dil_status dil_cli_pipeline_plan(dil_cli_pipeline *p, dil_err *err)
 {
     int64_t start = dil_now_ns();
@@ -284,7 +302,11 @@ dil_status dil_cli_pipeline_plan(dil_cli_pipeline *p, dil_err *err)
     dil__key_fini(&k);
     if (s == DIL_OK) s = dil_plan_read(p->first_plan_path, &p->plan, err);
     if (s != DIL_OK) return s;
-    dil_cli_pipeline_note(p, "plan", kept, since(start), "%u stages, %.1f ms a token predicted, %.2f %% of fp32, gap %.2g %% (%s) -> %s", p->plan->n_stages,
-                          1e3 * p->plan->token_sec, 100 * p->plan->ratio_to_fp32, 100 * p->plan->gap, p->plan->solver, p->first_plan_path);
+    dil_buf holds;
+    dil_buf_init(&holds, 4096);
+    who_holds(p->plan, p->cluster, &holds);
+    dil_cli_pipeline_note(p, "plan", kept, since(start), "%s; %.1f ms a token predicted, %.2f %% of fp32, gap %.2g %% (%s) -> %s", dil_buf_str(&holds), 1e3 * p->plan->token_sec,
+                          100 * p->plan->ratio_to_fp32, 100 * p->plan->gap, p->plan->solver, p->first_plan_path);
+    dil_buf_fini(&holds);
     return DIL_OK;
 }

@@ -163,10 +163,13 @@ dil_status dil_cli_serving_run(const dil_cli_serving *v, dil_err *err)
     with.announce = true;
     dil_status s = dil_cli_serving_open(&with, &m, err);
     if (s == DIL_OK) {
+        char address[256];
         bool v6 = strchr(v->bind, ':') != NULL;
-        printf("%s://%s%s%s:%u/v1\n", v->tls_cert_file ? "https" : "http", v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "",
-               dil_cli_serving_port(m));
+        snprintf(address, sizeof address, "%s://%s%s%s:%u", v->tls_cert_file ? "https" : "http", v6 ? "[" : "", strcmp(v->bind, "0.0.0.0") == 0 ? "localhost" : v->bind, v6 ? "]" : "",
+                 dil_cli_serving_port(m));
+        printf("%s/v1\n", address);
         fflush(stdout);
+        if (!dil_cli_quiet) fprintf(stderr, "serve: ready. The page: %s/ To talk: dilemma chat --url %s (Ctrl-C here ends the server)\n", address, address);
         while (!dil_cli_interrupted()) dil_sleep_ns(100000000);
         if (!dil_cli_quiet) fputs("serve: ending\n", stderr);
     }
