@@ -4,8 +4,9 @@
  *   dil_plan *plans[2];  dil_fleet_result r;
  *   dil_fleet_plan(m, 2, cluster, &how, plans, &r, err);
  *
- * Minimises the sum over the models of weight times the delay of an answer, jointly, as one integer program: exact where it ends,
- * with a proved bound where the time does. docs/PLANNER.md, "Several models". */
+ * Minimises the sum over the models of weight times the delay of an answer, jointly, and says how far from the least it can be: prices on what
+ * is shared and a search over the models' plans, and for few of them one integer program, which is exact where it ends.
+ * docs/PLANNER.md, "Several models". */
 #ifndef DILEMMA_FLEET_H
 #define DILEMMA_FLEET_H
 
@@ -23,15 +24,22 @@ typedef struct dil_fleet_model {
     double weight;            /* > 0; of a model asked at a rate usually the rate */
 } dil_fleet_model;
 
+typedef enum dil_fleet_method {
+    DIL_FLEET_AUTO,           /* prices, then the program where it is small enough */
+    DIL_FLEET_PRICES,
+    DIL_FLEET_PROGRAM,        /* one program for HiGHS and nothing else */
+    DIL_FLEET_IN_TURN         /* a baseline: models in their order, each as well as the ones before it leave room for */
+} dil_fleet_method;
+
 typedef struct dil_fleet_how {
     double limit_sec, gap;    /* > 0; 0: 1e-3 */
-    bool one_after_the_other; /* a baseline: models in their order, each as well as the ones before it leave room for */
+    dil_fleet_method method;
     const dil_progress *progress;
 } dil_fleet_how;
 
 typedef struct dil_fleet_result {
     double objective;         /* sum of weight * total_sec */
-    double bound;             /* <= objective: proved for every set of plans; 0 for one after the other */
+    double bound;             /* <= objective: proved for every set of plans; 0 in turn */
     double gap, solve_sec;
 } dil_fleet_result;
 

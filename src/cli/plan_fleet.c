@@ -99,12 +99,18 @@ static void print(const fleet *f, const dil_fleet_result *r, const dil_fleet_res
     else puts("one after the other in this order: no plans for all were found");
 }
 
+static dil_fleet_method method_of(const char *solver)
+{
+    if (solver && strcmp(solver, "path") == 0) return DIL_FLEET_PRICES;
+    return solver && strcmp(solver, "milp") == 0 ? DIL_FLEET_PROGRAM : DIL_FLEET_AUTO;
+}
+
 static dil_status solve(fleet *f, const dil_cluster *cluster, const dil_plan_options *o, dil_fleet_result *r, dil_fleet_result *turn, dil_err *err)
 {
-    dil_fleet_how how = {.limit_sec = o->limit_sec, .gap = o->gap, .progress = o->progress};
+    dil_fleet_how how = {.limit_sec = o->limit_sec, .gap = o->gap, .progress = o->progress, .method = method_of(o->solver)};
     dil_status s = dil_fleet_plan(f->m, f->n, cluster, &how, f->plans, r, err);
     dil_plan *in_turn[DIL_FLEET_MAX] = {0};
-    how.one_after_the_other = true;
+    how.method = DIL_FLEET_IN_TURN;
     *turn = (dil_fleet_result){0};
     if (s == DIL_OK && dil_fleet_plan(f->m, f->n, cluster, &how, in_turn, turn, NULL) != DIL_OK) *turn = (dil_fleet_result){0};
     for (uint32_t i = 0; i < f->n; i++) dil_plan_free(in_turn[i]);

@@ -77,7 +77,7 @@ static double enumerate(const pair *x)
 static void joined_plans_are_the_best_of_all_pairs(void **state)
 {
     (void)state;
-    int solved = 0, none = 0, better = 0, n = getenv("DILEMMA_TEST_QUICK") ? 6 : 120;
+    int solved = 0, none = 0, better = 0, n = getenv("DILEMMA_TEST_QUICK") ? 6 : 60;
     for (uint64_t seed = 1; seed <= (uint64_t)n; seed++) {
         pair x = make(seed);
         dil_plan *plans[2] = {0};
@@ -91,7 +91,7 @@ static void joined_plans_are_the_best_of_all_pairs(void **state)
         if (s == DIL_OK && (fabs(r.objective - best) > 1e-6 * best || r.bound > best * (1 + 1e-9)))
             fail_msg("seed %llu: enumeration %.9g, joined %.9g, bound %.9g", (unsigned long long)seed, best, r.objective, r.bound);
         for (int i = 0; i < 2 && s == DIL_OK; i++) dil_plan_free(plans[i]);
-        how.one_after_the_other = true;
+        how.method = DIL_FLEET_IN_TURN;
         dil_status t = dil_fleet_plan(x.m, 2, x.c, &how, plans, &turn, &err);
         if (t == DIL_OK) {
             assert_true(s == DIL_OK && turn.objective >= r.objective * (1 - 1e-6));
@@ -104,6 +104,38 @@ static void joined_plans_are_the_best_of_all_pairs(void **state)
     }
     print_message("%d solved, %d have no plans; joined is better than one after the other in %d\n", solved, none, better);
     assert_true(getenv("DILEMMA_TEST_QUICK") || (solved > n / 4 && none > 0 && better > 0));
+}
+
+/* Without the program: what is found is a plan for all, what is proved is true, and one after the other is never better. */
+static void prices_bound_the_best_of_all_pairs(void **state)
+{
+    (void)state;
+    int solved = 0, best_found = 0, n = getenv("DILEMMA_TEST_QUICK") ? 4 : 12;
+    double gap = 0;
+    for (uint64_t seed = 201; seed <= 200 + (uint64_t)n; seed++) {
+        pair x = make(seed);
+        dil_plan *plans[2] = {0};
+        dil_fleet_result r, turn;
+        dil_err err = {0};
+        dil_fleet_how how = {.limit_sec = 20, .gap = 1e-4, .method = DIL_FLEET_PRICES};
+        double best = enumerate(&x);
+        dil_status s = dil_fleet_plan(x.m, 2, x.c, &how, plans, &r, &err);
+        if (s == DIL_OK && (r.objective < best * (1 - 1e-9) || r.bound > best * (1 + 1e-9)))
+            fail_msg("seed %llu: enumeration %.9g, prices %.9g, bound %.9g", (unsigned long long)seed, best, r.objective, r.bound);
+        if (s == DIL_EINFEASIBLE && isfinite(best)) fail_msg("seed %llu: enumeration %.9g, prices: %s", (unsigned long long)seed, best, err.text);
+        for (int i = 0; i < 2 && s == DIL_OK; i++) dil_plan_free(plans[i]);
+        how.method = DIL_FLEET_IN_TURN;
+        dil_status t = dil_fleet_plan(x.m, 2, x.c, &how, plans, &turn, &err);
+        for (int i = 0; i < 2 && t == DIL_OK; i++) dil_plan_free(plans[i]);
+        if (t == DIL_OK && (s != DIL_OK || r.objective > turn.objective * (1 + 1e-4)))
+            fail_msg("seed %llu: one after the other %.9g, prices %.9g", (unsigned long long)seed, turn.objective, s == DIL_OK ? r.objective : INFINITY);
+        solved += s == DIL_OK;
+        best_found += s == DIL_OK && r.objective <= best * (1 + 1e-4);
+        gap = fmax(gap, s == DIL_OK ? r.gap : 0);
+        drop(&x);
+    }
+    print_message("%d of %d solved, %d of them the best; largest gap %.3g %%\n", solved, n, best_found, 100 * gap);
+    assert_true(best_found * 10 >= solved * 8 && gap < 0.6);
 }
 
 static void models_without_a_quality_budget_share_the_damage_first(void **state)
@@ -152,6 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joined_plans_are_the_best_of_all_pairs),
+        cmocka_unit_test(prices_bound_the_best_of_all_pairs),
         cmocka_unit_test(models_without_a_quality_budget_share_the_damage_first),
         cmocka_unit_test(one_model_is_the_ordinary_plan),
     };

@@ -564,8 +564,8 @@ static dil__mip view(const dil__milp *m)
                       .index = m->index.v, .value = m->value.v};
 }
 
-/* Every binary x is given: the rest follows from them. -> how many; 0 where the plan has no columns. */
-static int fill_start(const dil__milp *m, const uint32_t *node, const uint32_t *level, int *cols, double *v)
+/* Every binary x is given. */
+int dil__milp_start(const dil__milp *m, const uint32_t *node, const uint32_t *level, int *cols, double *v)
 {
     const dil_problem *p = m->p;
     int n = 0;
@@ -611,19 +611,6 @@ void dil__milp_choice(const dil__milp *m, const double *v, uint32_t *node, uint3
     read_choice(m, v, node, level);
 }
 
-void dil__milp_fix(dil__milp *m, const uint32_t *node, const uint32_t *level)
-{
-    const dil_problem *p = m->p;
-    for (uint32_t l = 0; l < p->n_layers; l++) {
-        for (uint32_t k = 0; k < m->n_places; k++) {
-            for (uint32_t q = 0; q < p->n_levels; q++) {
-                int col = m->x[at(m, l, k, q)];
-                if (col >= 0 && (m->node_of[k] != node[l] || q != level[l])) m->upper.v[col] = 0;
-            }
-        }
-    }
-}
-
 dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil__milp_result *r, dil_err *err)
 {
     size_t n = m->cost.n + 1;
@@ -634,7 +621,7 @@ dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil
         dil__mip mip = view(m);
         dil__mip_options mo = {.limit_sec = o->limit_sec, .gap = o->gap, .cutoff = o->cutoff * m->scale, .progress = o->progress,
                                .start_col = cols, .start_value = start};
-        if (o->start_node && !m->shape.order) mo.n_start = fill_start(m, o->start_node, o->start_level, cols, start);
+        if (o->start_node && !m->shape.order) mo.n_start = dil__milp_start(m, o->start_node, o->start_level, cols, start);
         dil__mip_result mr = {.v = v, .bound = -INFINITY};
         s = dil__mip_solve("milp", &mip, &mo, &mr, err);
         r->bound = mr.bound / m->scale;

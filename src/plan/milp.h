@@ -48,6 +48,7 @@ typedef struct dil__milp_part {
 } dil__milp_part;
 dil__milp_part dil__milp_get(const dil__milp *m);
 void dil__milp_choice(const dil__milp *m, const double *v, uint32_t *node, uint32_t *level); /* v: of its own columns */
-void dil__milp_fix(dil__milp *m, const uint32_t *node, const uint32_t *level);               /* no other choice is left */
+/* The columns that say a plan, and their values: the rest follows. -> how many; 0 where the plan has no columns. */
+int dil__milp_start(const dil__milp *m, const uint32_t *node, const uint32_t *level, int *cols, double *v);
 
 #endif
