@@ -506,12 +506,26 @@ static void tell_resumed(request *q)
     else if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
 }
 
-static void begin_resumed(dil_runner *r)
+/* True: one was over with what an earlier run had told, and its slot can be had. */
+static bool begin_resumed(dil_runner *r)
 {
+    bool ended = false;
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
         request *q = r->slot[i];
-        if (q && !q->ended && (q->n_resumed || (q->resumed_stop && !q->begun))) tell_resumed(q);
+        if (!q || q->ended || !(q->n_resumed || (q->resumed_stop && !q->begun))) continue;
+        tell_resumed(q);
+        ended = ended || q->ended;
     }
+    return ended;
+}
+
+static void fill_slots(dil_runner *r)
+{
+    do {
+        release_ended(r);
+        if (!atomic_load(&r->n_queued)) return;
+        admit(r);
+    } while (begin_resumed(r));
 }
 
 static void *schedule(void *arg)
@@ -519,11 +533,7 @@ static void *schedule(void *arg)
     dil_runner *r = arg;
     while (!atomic_load(&r->closing)) {
         if (atomic_exchange(&r->mail, false)) end_canceled(r);
-        release_ended(r);
-        if (atomic_load(&r->n_queued)) {
-            admit(r);
-            begin_resumed(r);
-        }
+        fill_slots(r);
         while (!r->down && r->n_flying < r->pipe->depth && submit_one(r)) continue;
         dil__pipe_event ev = {0};
         bool idle = r->down || (!any(r, wants_chunk) && !any(r, wants_decode));

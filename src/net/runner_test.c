@@ -494,6 +494,25 @@ static void an_earlier_run_is_told_again_and_goes_on(void **state)
     dil_runner_close(r);
 }
 
+static void a_retry_that_is_over_at_once_gives_its_slot_on(void **state)
+{
+    (void)state;
+    fake *f;
+    dil_runner *r = runner_of(&f, 1, 1, 8);
+    hold(f, true);
+    job *running = start(r, 1, 2, 20, DIL_OK), *retry = calloc(1, sizeof *retry);
+    dil_gen_req req = {.prompt = (int32_t[]){1, 2}, .n_prompt = 2, .max_tokens = 3, .resumed = (int32_t[]){3, 4, 5}, .n_resumed = 3};
+    assert_int_equal(dil_runner_submit(r, &req, on_event, retry, &retry->id, NULL), DIL_OK);
+    job *waiting = start(r, 2, 2, 5, DIL_OK);
+    hold(f, false);
+    wait_for(running);
+    wait_for(retry);
+    wait_for(waiting); /* nothing else wakes the scheduler for it */
+    check_text(waiting);
+    free(running); free(retry); free(waiting);
+    dil_runner_close(r);
+}
+
 static void closing_ends_what_runs(void **state)
 {
     (void)state;
@@ -525,6 +544,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_served_is_refused),
         cmocka_unit_test(generation_ends_where_the_context_does_and_at_a_stop),
         cmocka_unit_test(an_earlier_run_is_told_again_and_goes_on),
+        cmocka_unit_test(a_retry_that_is_over_at_once_gives_its_slot_on),
         cmocka_unit_test(closing_ends_what_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
