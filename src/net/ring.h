@@ -28,7 +28,7 @@ typedef struct dil__ring_node {
 
     /* control thread only */
     void *ctl, *bulk;
-    dil__watch watch;
+    dil__watch watch, bulk_watch;
     uint8_t *missing;           /* [load.n_chunks] 1: to be sent */
     uint32_t next_chunk, n_window, n_missing;
     int64_t heard_ns, beat_ns, dial_ns, sent_ns;

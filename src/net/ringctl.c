@@ -88,12 +88,19 @@ static void send_frame(ctl *c, void *sock)
     c->buf.failed = false;
 }
 
+static void close_bulk(dil__ring_node *n)
+{
+    dil__watch_close(&n->bulk_watch, n->bulk);
+    if (n->bulk) zmq_close(n->bulk);
+    n->bulk = NULL;
+}
+
 static void hang_up(dil__ring_node *n)
 {
     dil__watch_close(&n->watch, n->ctl);
     if (n->ctl) zmq_close(n->ctl);
-    if (n->bulk) zmq_close(n->bulk);
-    n->ctl = n->bulk = NULL;
+    n->ctl = NULL;
+    close_bulk(n);
 }
 
 static void dial(ctl *c, dil__ring_node *n)
@@ -171,9 +178,9 @@ static void take_need(ctl *c, dil__ring_node *n, const dil_frame *f)
     pthread_mutex_unlock(&c->r->lock);
     set_phase(c->r, n, n->n_missing ? DIL__NODE_RECEIVES : DIL__NODE_OPENS);
     if (!n->n_missing) return;
-    if (n->bulk) zmq_close(n->bulk);
-    n->bulk = NULL;
-    if (dil__dial(c->r->zmq, n->address, n->key, c->r->secure ? &c->r->key : NULL, &n->bulk, &e) != DIL_OK) lose(c, n, &e);
+    close_bulk(n);
+    if (dil__dial(c->r->zmq, n->address, n->key, c->r->secure ? &c->r->key : NULL, &n->bulk, &e) != DIL_OK ||
+        dil__watch_open(&n->bulk_watch, c->r->zmq, n->bulk, &e) != DIL_OK) lose(c, n, &e);
     else send_chunks(c, n);
 }
 
@@ -321,6 +328,15 @@ static void beat(ctl *c, dil__ring_node *n, int64_t now)
     send_frame(c, n->ctl);
 }
 
+/* A connection that broke while weights travelled took some with it, or the word that they came. It is made again by itself, and nobody would
+ * miss them: the node is asked anew what it lacks. */
+static void watch_bulk(ctl *c, dil__ring_node *n)
+{
+    if (n->phase != DIL__NODE_RECEIVES || !n->bulk) return;
+    dil__watch_poll(&n->bulk_watch);
+    if (n->bulk_watch.n_broken) send_load(c, n);
+}
+
 static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
 {
     if (n->phase == DIL__NODE_CONNECTS) {
@@ -328,6 +344,7 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
         return;
     }
     beat(c, n, now);
+    watch_bulk(c, n);
     dil__watch_poll(&n->watch);
     double silent = (double)(now - n->heard_ns) * 1e-9;
     dil_err e;

@@ -156,7 +156,10 @@ static void take_event(dil__watch *w, unsigned event)
         w->refused = 0;
         w->gone_ns = 0;
     }
-    if (event & ZMQ_EVENT_DISCONNECTED && w->shaken && !w->gone_ns) w->gone_ns = dil_now_ns();
+    if (event & ZMQ_EVENT_DISCONNECTED && w->shaken) {
+        w->n_broken++;
+        if (!w->gone_ns) w->gone_ns = dil_now_ns();
+    }
     if (event & ZMQ_EVENT_HANDSHAKE_FAILED_AUTH) w->refused = 1;
     if (event & (ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) && !w->refused) w->refused = 2;
 }

@@ -31,6 +31,7 @@ typedef struct dil__watch {
     void *monitor;
     bool connected, shaken; /* TCP; the whole handshake */
     int64_t gone_ns;        /* it was connected and is not since then; 0: it is, or never was */
+    uint32_t n_broken;      /* connections that broke after their handshake */
     int refused;            /* 0; 1: our key was refused; 2: the handshake broke (another key or no CURVE over there) */
 } dil__watch;
 dil_status dil__watch_open(dil__watch *w, void *ctx, void *sock, dil_err *err);
