@@ -98,7 +98,7 @@ typedef struct dil__ring {
 
     /* both */
     atomic_uint n_flying;
-    atomic_int_fast64_t progress_ns; /* last work sent or result received */
+    atomic_int_fast64_t progress_ns; /* last work sent or result received, or sign of work on a node */
 } dil__ring;
 
 /* ring.c. news must not call back. fetch_only: see above; loaded says when. Errors: those of dil_runner_ring. */

@@ -213,6 +213,7 @@ static void take_status(ctl *c, dil__ring_node *n, const dil_frame *f)
     dil_err e;
     dil__node_status st;
     if (f->session != c->r->session || dil__msg_get_status(f, &st, &e) != DIL_OK) return;
+    if (st.busy || st.n_queued || st.last_work != n->status.last_work) atomic_store(&c->r->progress_ns, n->heard_ns);
     n->status = st;
     pthread_mutex_lock(&c->r->lock);
     n->rss_bytes = st.rss_bytes;
@@ -363,7 +364,8 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
     }
 }
 
-/* Works are on their way, every node is idle and says so, and nothing comes back: a link between nodes is broken. */
+/* Works are on their way, no node did anything for a while, and nothing comes back: a link between nodes is broken. That all are idle in their last
+ * words is not enough: those are not of one moment, and a work that went from one to the other between them is seen at neither. */
 static void watch_ring(ctl *c, int64_t now)
 {
     dil__ring *r = c->r;
