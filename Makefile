@@ -6,7 +6,7 @@ JOBS := $(shell nproc)
 MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := release
-.PHONY: release deps demo test soak bench experiments san fuzz lint install package clean help
+.PHONY: release deps demo test sim soak bench experiments san fuzz lint install package clean help
 
 release: deps           ## build build/release/dilemma (fetches what it builds on first)
 	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
@@ -25,6 +25,9 @@ demo: release model     ## everything once: measure, profile, plan, quantize, ru
 test: release           ## all tests, on the real model, against the reference implementations
 	@tools/deps --prefix $(DILEMMA_DEPS) clang model llama python
 	@ctest --preset release
+
+sim: release            ## SEEDS (10000) seeds FROM (1) of the simulator: coordinator and nodes over a virtual network and clock
+	@build/release/netsim.sim_test --seeds $${SEEDS:-10000} --from $${FROM:-1}
 
 soak: release           ## FAULTS (200) faults from SEED (1) on real processes: every text stays what it is
 	@tools/deps --prefix $(DILEMMA_DEPS) model python

@@ -45,6 +45,17 @@ foreach(src ${unit_tests})
     list(FILTER cli_parts EXCLUDE REGEX "(_test|/main|/cmd_[a-z]*)\\.c$")
     target_sources(${test} PRIVATE ${cli_parts})
   endif()
+  if(module STREQUAL "netsim") # its machines stand where the operating system and ZeroMQ are: src/netsim/world.h
+    file(GLOB netsim_parts CONFIGURE_DEPENDS src/netsim/*.c)
+    list(FILTER netsim_parts EXCLUDE REGEX "_test\\.c$")
+    target_sources(${test} PRIVATE ${netsim_parts})
+    target_compile_options(${test} PRIVATE -Wno-missing-prototypes)
+    foreach(call pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_cond_init
+        pthread_cond_destroy pthread_cond_wait pthread_cond_timedwait pthread_cond_signal pthread_cond_broadcast malloc calloc realloc free strdup mmap
+        munmap clock_gettime clock_nanosleep read write close poll eventfd fopen randombytes_buf dil_cpu_count dil_engine_layer_memory)
+      target_link_options(${test} PRIVATE -Wl,--wrap=${call})
+    endforeach()
+  endif()
   target_link_libraries(${test} PRIVATE dilemma_lib PkgConfig::CMOCKA)
   add_test(NAME ${test} COMMAND ${test})
   set_tests_properties(${test} PROPERTIES LABELS "${labels}" ENVIRONMENT "${DIL_TEST_ENV}" SKIP_RETURN_CODE 77)
