@@ -259,7 +259,7 @@ bool scene_run(scene *s, uint64_t seed, const scene_model *models, uint32_t n_mo
     scene_schedule_faults(s);
     for (uint32_t i = 0; i < s->n_nodes; i++) scene_start_node(s, &s->node[i]);
     sim_spawn(s->home, client_main, s);
-    int64_t until = (s->healed_ns > 10 * SEC ? s->healed_ns : 10 * SEC) + (int64_t)((s->opts.patience_sec + 240) * 1e9);
+    int64_t until = (s->healed_ns > 10 * SEC ? s->healed_ns : 10 * SEC) + (int64_t)((s->opts.patience_sec + 180) * 1e9);
     if (!sim_run(until, is_closed, s)) say_stuck(s, "nothing ends");
     if (!s->failure[0]) {
         for (int i = 0; sim_host_at(i); i++) sim_host_at(i)->paused_until = 0;

@@ -134,7 +134,7 @@ static void draw_fault(scene *s, scene_fault *f)
 {
     f->kind = (fault_kind)below(FAULT_KINDS);
     f->node = (uint32_t)below(s->n_nodes);
-    f->from = sim_host_at((int)below(s->n_nodes + 1));
+    f->from = below(2) ? s->home : sim_host_at((int)below(s->n_nodes + 1));
     do f->to = sim_host_at((int)below(s->n_nodes + 1));
     while (f->to == f->from);
     f->one_way = below(2);
@@ -143,7 +143,7 @@ static void draw_fault(scene *s, scene_fault *f)
     f->poorer = below(6) == 0;
     f->for_ever = below(10) == 0;
     f->factor = 2 + 20 * dil_rng_unit(sim_rng());
-    f->start_ns = SEC + between(0, 8 * SEC);
+    f->start_ns = SEC + (below(3) ? between(0, 8 * SEC) : between(0, SEC / 2)); /* a third of them while layers are loaded */
     f->end_ns = f->start_ns + between(MS, below(2) ? SEC : 8 * SEC);
 }
 

@@ -54,6 +54,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seed") == 0) from = strtoull(value, NULL, 10), n = 1, i++;
         else return fprintf(stderr, "usage: %s [--seeds N] [--from N] | --seed N [--trace]\n", argv[0]), 2;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0);
     snprintf(base, sizeof base, "%s/dilemma-sim-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     if (!mkdtemp(base) || !make_models()) return 1;
     dil_log_set_sink(logline, NULL, DIL_LOG_DEBUG);
