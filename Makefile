@@ -55,7 +55,7 @@ san: deps               ## unit tests under ASan+UBSan, then the threaded ones u
 fuzz: deps              ## every parser's fuzz target, FUZZ_SEC seconds each (20)
 	@tools/deps --prefix $(DILEMMA_DEPS) clang
 	@cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log; exit 1; }
-	@cmake --build --preset fuzz -j $(JOBS)
+	@cmake --build --preset fuzz -j $(JOBS) --target fuzz_targets
 	@tools/fuzz build/fuzz $${FUZZ_SEC:-20}
 
 lint: release           ## folder layers, header self-containment, warnings under gcc and clang
