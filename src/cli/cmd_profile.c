@@ -42,7 +42,7 @@ static int run(int argc, char **argv)
         {.name = "--full", .kind = DIL_CLI_FLAG, .out = &o.full, .help = "measure the divergence of every level (about four times as long)"},
         {.name = "--tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "tokens to measure damage on, at least (1024)", .min = 64, .max = 1e6},
         {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &calib, .arg = "N", .help = "tokens for the importance matrix (8192)", .min = 512, .max = 1e8},
-        {.name = "--context", .kind = DIL_CLI_INT, .out = &context, .arg = "N", .help = "KV cache for N tokens (2048)", .min = 16, .max = 1 << 20},
+        {.name = "--context", .kind = DIL_CLI_INT, .out = &context, .arg = "N", .help = "KV cache for N tokens (2048, or all positions that were learned)", .min = 16, .max = 1 << 20},
         {.name = "--sequences", .kind = DIL_CLI_INT, .out = &sequences, .arg = "N", .help = "at once (1)", .min = 1, .max = 1024},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads here (all)", .min = 1, .max = 256},
         DIL_CLI_END};

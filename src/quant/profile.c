@@ -7,9 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { CONTEXT = 2048 };
+
 dil_profiler_opts dil_profiler_defaults(void)
 {
-    return (dil_profiler_opts){.calib_tokens = 8192, .n_ctx = 384, .n_chunks = 3, .context = 2048, .sequences = 1, .batch = 512,
+    return (dil_profiler_opts){.calib_tokens = 8192, .n_ctx = 384, .n_chunks = 3, .sequences = 1, .batch = 512,
                                .n_past = 256, .time_limit_sec = 0.5};
 }
 
@@ -23,6 +25,15 @@ static dil_status hash_file(const char *path, dil_hash *out, dil_err *err)
     return DIL_OK;
 }
 
+/* A model with learned positions has no more than those. */
+static dil_status settle_context(dil__profiler *p, dil_err *err)
+{
+    uint32_t most = p->arch.positions == DIL_POS_LEARNED ? p->arch.n_ctx_train : UINT32_MAX;
+    if (p->opts.context == 0) p->opts.context = most < CONTEXT ? most : CONTEXT;
+    if (p->opts.context <= most) return DIL_OK;
+    return dil_fail(err, DIL_ELIMIT, "%s: a context of %u, the model has learned %u positions", p->o->model, p->o->context, most);
+}
+
 static dil_status open_model(dil__profiler *p, dil_err *err)
 {
     dil_status st = dil_gguf_open(p->o->model, &p->g, err);
@@ -32,7 +43,7 @@ static dil_status open_model(dil__profiler *p, dil_err *err)
     if (st != DIL_OK) return st;
     p->weights = dil_gguf_weights(p->g);
     p->n_layers = dil_arch_n_layers(&p->arch);
-    return DIL_OK;
+    return settle_context(p, err);
 }
 
 static dil_status open_journal(dil__profiler *p, dil_err *err)
@@ -172,7 +183,8 @@ dil_status dil_profiler_run(const dil_profiler_opts *opts, const dil_progress *p
         return dil_fail(err, DIL_EMEMORY, "out of memory");
     }
     snprintf(p->imatrix_path, len, "%s.imatrix.gguf", opts->out);
-    p->o = opts;
+    p->opts = *opts;
+    p->o = &p->opts;
     p->progress = progress;
     p->kl_to_loss = (double)NAN;
     dil_status st = run(p, err);

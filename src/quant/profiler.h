@@ -28,7 +28,8 @@ typedef struct dil__kind {
 } dil__kind;
 
 typedef struct dil__profiler {
-    const dil_profiler_opts *o;
+    dil_profiler_opts opts; /* what was given, the context settled */
+    const dil_profiler_opts *o; /* opts */
     const dil_progress *progress;
     dil_gguf *g;
     dil_arch arch;
