@@ -213,7 +213,7 @@ static dil_status calibrate_layerwise(job *j, dil_err *err)
     dil_tokenizer_free(tok);
     if (st != DIL_OK) return st;
     dil__sequential_opts so = {.n_threads = o->n_threads, .ids = ids.id, .n_ctx = N_CTX,
-                               .n_chunks = (uint32_t)(ids.n / N_CTX), .damp = 0.01, .ridge = 0.03, .type_of = planned_type, .ctx = j};
+                               .n_chunks = (uint32_t)(ids.n / N_CTX), .damp = 0.01, .towards_teacher = true, .type_of = planned_type, .ctx = j};
     j->report.imatrix_tokens = (uint64_t)so.n_chunks * N_CTX;
     st = dil__sequential_quantize(&j->arch, &j->weights, &so, j->progress, &j->made, err);
     dil_ids_fini(&ids);

@@ -65,7 +65,7 @@ static dil_status encode(dil_type to, const float *w, uint64_t n_rows, uint64_t 
 {
     const dil__codec *c = dil__codec_get(to);
     if (!c || n_cols % c->block) return dil_engine_quantize(to, w, n_rows, n_cols, importance, out, n_threads, err);
-    if (factor) return dil__gptq_quantize(to, w, n_rows, n_cols, factor, out, n_threads, err);
+    if (factor) return dil__gptq_quantize(to, w, n_rows, n_cols, factor, DIL__GPTQ_PASSES, out, n_threads, err);
     return dil__codec_quantize(to, w, n_rows, n_cols, importance, out, n_threads, err);
 }
 

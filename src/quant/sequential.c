@@ -7,13 +7,12 @@
 #include "quant/sequential.h"
 
 #include "quant/codec.h"
+#include "quant/crossval.h"
 #include "quant/decoder.h"
 #include "quant/gptq.h"
 #include "quant/recode.h"
 
 #include <cblas.h>
-#include <lapacke.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,7 +54,7 @@ static dil_status put_quantized(run *r, const dil_tensor *src, const float *w, d
     void *data = malloc(row * n_rows);
     if (!data) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", src->name);
     dil_status st;
-    if (dil__codec_get(type) && u) st = dil__gptq_quantize(type, w, n_rows, n_cols, u, data, r->n_threads, err);
+    if (dil__codec_get(type) && u) st = dil__gptq_quantize(type, w, n_rows, n_cols, u, DIL__GPTQ_PASSES, data, r->n_threads, err);
     else if (dil__codec_get(type)) st = dil__codec_quantize(type, w, n_rows, n_cols, importance, data, r->n_threads, err);
     else st = dil_engine_quantize(type, w, n_rows, n_cols, importance, data, r->n_threads, err);
     if (st == DIL_OK) st = dil_engine_dequantize(type, data, n_rows * n_cols, live, err);
@@ -64,37 +63,18 @@ static dil_status put_quantized(run *r, const dil_tensor *src, const float *w, d
     return st;
 }
 
-/* W += B (H + λI)⁻¹; w [n_rows][n], b [n_rows][n]. */
-static dil_status move_towards(const dil__hessian *h, double ridge, const double *b, float *w, uint64_t n_rows, dil_err *err)
-{
-    size_t n = h->n;
-    double *a = malloc(n * n * sizeof *a), *x = malloc(n_rows * n * sizeof *x), mean = 0;
-    if (!a || !x) {
-        free(a);
-        free(x);
-        return dil_fail(err, DIL_EMEMORY, "out of memory for a ridge solution of %zu columns", n);
-    }
-    memcpy(a, h->sum, n * n * sizeof *a);
-    memcpy(x, b, n_rows * n * sizeof *x);
-    for (size_t i = 0; i < n; i++) mean += a[i * n + i] / (double)n;
-    for (size_t i = 0; i < n; i++) a[i * n + i] += ridge * mean;
-    /* Row-major upper is column-major lower; the rows of x are the right-hand sides' columns. */
-    bool ok = LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'L', (int)n, a, (int)n) == 0 &&
-              LAPACKE_dpotrs(LAPACK_COL_MAJOR, 'L', (int)n, (int)n_rows, a, (int)n, x, (int)n) == 0;
-    for (size_t i = 0; ok && i < n_rows * n; i++) w[i] += (float)x[i];
-    free(a);
-    free(x);
-    return ok ? DIL_OK : dil_fail(err, DIL_EDATA, "the covariance of %zu columns is singular", n);
-}
-
 /* --- one group ---------------------------------------------------------------------------------------------------------------- */
 
-/* Sums over the calibration tokens, as the student stands. */
+/* Sums over calibration tokens, as the student stands. */
 typedef struct sums {
     dil__hessian h;
     float *lack;     /* [n_cols][n_cols] Σ (x_t - x) xᵀ, of what is inside the block */
     float *residual; /* [n_embd][n_cols] Σ (r_t - r) xᵀ, of what writes the stream */
 } sums;
+
+/* The text's first half, its second, and both together: what is read off one half can be judged on the other. */
+enum { FIRST, SECOND, WHOLE, N_SUMS };
+#define HALVES(s) ((const dil__hessian *[]){&(s)[FIRST].h, &(s)[SECOND].h})
 
 static void free_sums(sums *s)
 {
@@ -138,30 +118,49 @@ static dil_status add_sequence(run *r, uint32_t layer, size_t g, size_t at, sums
     size_t n_ctx = r->o->n_ctx, n = r->cols[g], e = r->arch->n_embd;
     const float *x = r->x + at * n;
     dil_status st = dil__hessian_add(&s->h, x, n_ctx, err);
-    if (st != DIL_OK || r->o->ridge <= 0) return st;
+    if (st != DIL_OK) return st;
     if (s->residual) {
         bool attn = groups[g].part == DIL__ATTN;
         dil__decoder_part(r->d, layer, attn ? DIL__ATTN_OUT : DIL__FFN_OUT, x, (attn ? r->student : r->student_mid) + at * e, (uint32_t)n_ctx, r->diff);
         const float *t = (attn ? r->teacher_mid : r->teacher_out) + at * e;
         for (size_t i = 0; i < n_ctx * e; i++) r->diff[i] = t[i] - r->diff[i];
         add_product(s->residual, r->diff, x, n_ctx, e, n);
-    } else {
+    } else if (s->lack) {
         for (size_t i = 0; i < n_ctx * n; i++) r->diff[i] = r->teacher_x[g][at * n + i] - x[i];
         add_product(s->lack, r->diff, x, n_ctx, n, n);
     }
     return DIL_OK;
 }
 
-static dil_status sum_group(run *r, uint32_t layer, size_t g, sums *s, dil_err *err)
+static dil_status open_sums(const run *r, size_t g, sums *s, dil_err *err)
 {
     size_t n = r->cols[g], e = r->arch->n_embd;
-    bool stream = writes_stream(r, g), move = r->o->ridge > 0;
+    bool stream = writes_stream(r, g), move = r->o->towards_teacher;
     *s = (sums){.lack = move && !stream ? calloc(n * n, sizeof(float)) : NULL, .residual = move && stream ? calloc(e * n, sizeof(float)) : NULL};
     if (move && !s->lack && !s->residual) return dil_fail(err, DIL_EMEMORY, "out of memory");
-    dil_status st = dil__hessian_init(&s->h, (uint32_t)n, err);
+    return dil__hessian_init(&s->h, (uint32_t)n, err);
+}
+
+static void join(float *to, const float *x, size_t n)
+{
+    for (size_t i = 0; to && i < n; i++) to[i] += x[i];
+}
+
+static dil_status sum_group(run *r, uint32_t layer, size_t g, sums s[N_SUMS], dil_err *err)
+{
+    size_t n = r->cols[g], e = r->arch->n_embd;
+    uint32_t middle = r->o->n_chunks / 2;
+    dil_status st = DIL_OK;
+    for (int k = 0; k < N_SUMS && st == DIL_OK; k++) st = open_sums(r, g, &s[k], err);
     for (uint32_t c = 0; c < r->o->n_chunks && st == DIL_OK; c++) {
-        advance(r, layer, g, (size_t)c * r->o->n_ctx);
-        st = add_sequence(r, layer, g, (size_t)c * r->o->n_ctx, s, err);
+        size_t at = (size_t)c * r->o->n_ctx;
+        advance(r, layer, g, at);
+        st = add_sequence(r, layer, g, at, &s[c < middle ? FIRST : SECOND], err);
+    }
+    for (int k = FIRST; k <= SECOND && st == DIL_OK; k++) {
+        dil__hessian_join(&s[WHOLE].h, &s[k].h);
+        join(s[WHOLE].lack, s[k].lack, n * n);
+        join(s[WHOLE].residual, s[k].residual, e * n);
     }
     return st;
 }
@@ -186,6 +185,18 @@ static dil_status teacher_lack(const sums *s, const float *w, uint64_t n_rows, u
     return DIL_OK;
 }
 
+/* w towards the teacher's outputs, as far as one half of the text says that the other's move pays. */
+static dil_status move_weight(const sums s[N_SUMS], float *w, uint64_t n_rows, uint64_t n, dil_err *err)
+{
+    double *b[N_SUMS] = {NULL}, share = -1;
+    dil_status st = DIL_OK;
+    for (int k = 0; k < N_SUMS && st == DIL_OK; k++) st = teacher_lack(&s[k], w, n_rows, n, &b[k], err);
+    if (st == DIL_OK) st = dil__crossval_ridge(HALVES(s), (const double *[]){b[FIRST], b[SECOND]}, n_rows, &share, err);
+    if (st == DIL_OK && share >= 0) st = dil__ridge_move(&s[WHOLE].h, share, b[WHOLE], w, n_rows, err);
+    for (int k = 0; k < N_SUMS; k++) free(b[k]);
+    return st;
+}
+
 /* s NULL: where it is. */
 static dil_status quantize_tensor(run *r, uint32_t layer, size_t index, const dil_layer_tensor *t, const sums *s, const float *u,
                                   const float *importance, dil_err *err)
@@ -197,14 +208,9 @@ static dil_status quantize_tensor(run *r, uint32_t layer, size_t index, const di
     float *live = dil__decoder_tensor(r->d, layer, index), *w = malloc(size);
     if (!w) return dil_fail(err, DIL_EMEMORY, "%s: out of memory", t->name);
     memcpy(w, live, size);
-    double *b = NULL;
-    dil_status st = DIL_OK;
-    if (s && (s->lack || s->residual)) {
-        st = teacher_lack(s, w, src->ne[1], src->ne[0], &b, err);
-        if (st == DIL_OK) st = move_towards(&s->h, r->o->ridge, b, w, src->ne[1], err);
-    }
+    bool move = s && (s->lack || s->residual) && s[FIRST].h.n_rows > 0;
+    dil_status st = move ? move_weight(s, w, src->ne[1], src->ne[0], err) : DIL_OK;
     if (st == DIL_OK) st = put_quantized(r, src, w, type, u, importance, live, err);
-    free(b);
     free(w);
     return st;
 }
@@ -225,18 +231,35 @@ static bool in_group(size_t g, const char *role)
     return false;
 }
 
+/* For all of a group what suits its first tensor. */
+static dil_status choose_damp(run *r, uint32_t layer, size_t g, const sums s[N_SUMS], double *damp, dil_err *err)
+{
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(r->arch, layer, t);
+    for (size_t i = 0; i < n && s[FIRST].h.n_rows > 0; i++) {
+        dil_type type = t[i].linear && in_group(g, t[i].role) ? r->o->type_of(r->o->ctx, t[i].name) : DIL_TYPE_F32;
+        const dil__codec *c = dil__codec_get(type);
+        if (!c || t[i].ne[0] % c->block || type == dil_weights_find(r->weights, t[i].name)->type) continue;
+        return dil__crossval_damp(type, HALVES(s), dil__decoder_tensor(r->d, layer, i), t[i].ne[1], r->n_threads, damp, err);
+    }
+    return DIL_OK;
+}
+
 static dil_status quantize_group(run *r, uint32_t layer, size_t g, dil_err *err)
 {
     dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
     size_t n = dil_arch_layer_tensors(r->arch, layer, t);
-    sums s;
+    sums s[N_SUMS];
+    memset(s, 0, sizeof s);
     float *u = NULL, *importance = NULL;
-    dil_status st = sum_group(r, layer, g, &s, err);
-    if (st == DIL_OK) st = dil__gptq_factor(&s.h, r->o->damp, &u, err);
-    if (st == DIL_OK) st = diagonal(&s.h, &importance, err);
+    double damp = r->o->damp;
+    dil_status st = sum_group(r, layer, g, s, err);
+    if (st == DIL_OK) st = choose_damp(r, layer, g, s, &damp, err);
+    if (st == DIL_OK) st = dil__gptq_factor(&s[WHOLE].h, damp, &u, err);
+    if (st == DIL_OK) st = diagonal(&s[WHOLE].h, &importance, err);
     for (size_t i = 0; i < n && st == DIL_OK; i++)
-        if (t[i].linear && in_group(g, t[i].role)) st = quantize_tensor(r, layer, i, &t[i], &s, u, importance, err);
-    free_sums(&s);
+        if (t[i].linear && in_group(g, t[i].role)) st = quantize_tensor(r, layer, i, &t[i], s, u, importance, err);
+    for (int k = 0; k < N_SUMS; k++) free_sums(&s[k]);
     free(u);
     free(importance);
     return st;

@@ -3,7 +3,7 @@
  *
  * Before GPTQ a weight moves by the ridge solution towards the teacher: W' = W + B (H + λI)⁻¹ with H = E[x xᵀ] of the student's inputs x and
  * B = E[δ xᵀ], δ being what the student's output lacks with W as it is: W (x_t - x), or, for the tensors that write into the residual
- * stream, what that stream lacks behind them. */
+ * stream, what that stream lacks behind them. λ is what cross-validation between the text's halves says (ridge.h). */
 #ifndef DIL_QUANT_SEQUENTIAL_H
 #define DIL_QUANT_SEQUENTIAL_H
 
@@ -16,7 +16,7 @@ typedef struct dil__sequential_opts {
     const int32_t *ids;       /* [n_chunks * n_ctx] calibration tokens, borrowed */
     uint32_t n_ctx, n_chunks;
     double damp;              /* GPTQ's, a share of the mean diagonal */
-    double ridge;             /* λ as a share of the mean diagonal; 0: no move towards the teacher */
+    bool towards_teacher;     /* false: no move towards the teacher before rounding */
     /* The type for a linear tensor. */
     dil_type (*type_of)(void *ctx, const char *tensor);
     void *ctx;
