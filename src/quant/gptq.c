@@ -236,8 +236,10 @@ dil_status dil__gptq_quantize(dil_type type, const float *w, uint64_t n_rows, ui
     for (size_t k = 0; k < n_cols; k++) importance[k] = 1 / (u[k * n_cols + k] * u[k * n_cols + k]);
     job j = {.codec = c, .w = w, .u = u, .h = h, .importance = importance, .n_rows = n_rows, .n_cols = n_cols, .n_passes = n_passes, .dst = dst};
     atomic_init(&j.failure, DIL_OK);
+    int blas_threads = openblas_get_num_threads();
     openblas_set_num_threads(1); /* the slabs are the threads */
     dil_parallel(n_threads, (n_rows + SLAB_ROWS - 1) / SLAB_ROWS, slab, &j);
+    openblas_set_num_threads(blas_threads);
     free(importance);
     free(h);
     dil_status s = (dil_status)atomic_load(&j.failure);

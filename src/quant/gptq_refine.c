@@ -41,6 +41,9 @@ WIDE static double form(const float *h, size_t stride, const float *v, size_t n)
     return sum;
 }
 
+/* A block's scale moves all its columns, a code one: scales are most of the time, and settle first. */
+enum { SCALE_PASSES = 2 };
+
 /* --- codes ------------------------------------------------------------------------------------------------------------- */
 
 static bool choose_codes(dil__chosen_row *r, size_t block)
@@ -166,7 +169,7 @@ void dil__refine_row(dil__chosen_row *r, int n_passes)
     for (int pass = 0; pass < n_passes; pass++) {
         bool changed = false;
         for (size_t b = 0; b < r->n / r->codec->block; b++) {
-            changed |= choose_scales(r, b);
+            if (pass < SCALE_PASSES) changed |= choose_scales(r, b);
             changed |= choose_codes(r, b);
         }
         if (!changed) break;
