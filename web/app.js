@@ -124,6 +124,7 @@ async function look() {
       $("what").hidden = !s.can_replan;
       $("whatnote").textContent = s.can_replan ? "Planned anew on the server from the same measurements; what runs stays as it is." : "Needs the plan's measurements: dilemma serve --profile profile.json.";
       if (s.can_replan) setUpWhat(s);
+      setUpEnrol(s);
     }
   } catch (e) {
     $("status").textContent = String(e.message || e);
@@ -178,6 +179,59 @@ $("what").addEventListener("submit", async e => {
     $("whatstate").textContent = a.plan ? `${a.plan.token_sec < state.plan.token_sec ? "faster" : "slower"} than what runs: ${ms(a.plan.token_sec)} against ${ms(state.plan.token_sec)}` : "";
   } catch (err) { $("whatstate").textContent = String(err.message || err); }
   $("go").disabled = false;
+});
+
+/* --- enrolment ------------------------------------------------------------------------------------------------------------- */
+
+function setUpEnrol(s) {
+  $("enrol").hidden = !s.enrol;
+  $("addhere").hidden = Boolean(s.enrol);
+  $("e-find").hidden = !(s.enrol && s.enrol.find);
+  if (s.enrol) drawEnrolled(s.enrol.nodes);
+}
+
+function drawEnrolled(nodes) {
+  const used = new Set(state.plan ? state.plan.layers.map(l => l.node) : []);
+  $("e-list").replaceChildren(...(nodes.length ? [el("h3", {}, "Enrolled"), table(["machine", "address", "now"], nodes.map(n => [n.name, n.address, used.has(n.name) ? "holds layers" : "waits for dilemma up"]))] : []));
+}
+
+/* One question to the server; its words on the way, and its error as a text. */
+async function enrolAsk(path, body, words) {
+  $("e-state").className = "";
+  $("e-state").textContent = words;
+  for (const b of ["e-go", "e-find"]) $(b).disabled = true;
+  try {
+    const r = await ask(path, { method: "POST", body: JSON.stringify(body) });
+    const a = await r.json();
+    if (!r.ok) throw new Error(a.error.message);
+    return a;
+  } catch (err) {
+    $("e-state").className = "bad";
+    $("e-state").textContent = String(err.message || err);
+    return null;
+  } finally { for (const b of ["e-go", "e-find"]) $(b).disabled = false; }
+}
+
+$("enrol").addEventListener("submit", async e => {
+  e.preventDefault();
+  const a = await enrolAsk("dilemma/pair", { address: $("e-address").value.trim(), code: $("e-code").value, name: $("e-name").value.trim() }, "pairing…");
+  if (!a) return;
+  $("e-state").textContent = `${a.name} is enrolled: each has the other's key.`;
+  $("e-code").value = $("e-name").value = "";
+  const s = await (await ask("dilemma/state")).json();
+  if (s.enrol) drawEnrolled(s.enrol.nodes);
+});
+
+$("e-find").addEventListener("click", async () => {
+  const a = await enrolAsk("dilemma/find", {}, "looking, 2 s…");
+  if (!a) return;
+  $("e-state").textContent = a.nodes.length ? `${a.nodes.length} found` : "none found: start them with --announce";
+  $("e-found").replaceChildren(...a.nodes.map(n => {
+    const b = el("button", { type: "button" }, `${n.name} at ${n.address}` + (n.pairing ? " shows a code" : n.enrolled ? ", enrolled" : ", shows no code"));
+    b.disabled = !n.pairing;
+    b.addEventListener("click", () => { $("e-address").value = n.address; $("e-code").focus(); });
+    return b;
+  }));
 });
 
 /* --- chat ----------------------------------------------------------------------------------------------------------------- */

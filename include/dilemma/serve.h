@@ -11,6 +11,7 @@
 #ifndef DILEMMA_SERVE_H
 #define DILEMMA_SERVE_H
 
+#include <dilemma/keys.h>
 #include <dilemma/plan.h>
 #include <dilemma/runner.h>
 #include <dilemma/tokenizer.h>
@@ -51,6 +52,9 @@ void dil_server_set_model(dil_server *s, const dil_serve_model *m); /* before at
 /* What the web page shows, and with the profile what its question "what if" plans from. Each may be NULL; borrowed until
  * dil_server_close. */
 void dil_server_set_plan(dil_server *s, const dil_plan *plan, const dil_cluster *cluster, const dil_profile *profile);
+/* Lets the page enrol nodes by their codes (dilemma/pair.h) into dir, with me as the coordinator; find: it may look for them on the network. Copied.
+ * Only where this machine alone is served, or API keys are asked for; otherwise the page says how else. Before attaching. */
+dil_status dil_server_set_enrol(dil_server *s, const char *dir, const dil_keypair *me, bool find, dil_err *err);
 /* Both are borrowed until dil_server_close. Once. */
 dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err);
 void dil_server_close(dil_server *s); /* cancels what runs; then the runner may be closed */

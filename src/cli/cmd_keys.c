@@ -6,6 +6,7 @@
 #include <string.h>
 
 static const char about[] =
+    "Keys by hand. Most people need none of this: dilemma node --pair and dilemma pair make and exchange them.\n\n"
     "  dilemma keys new [FILE]             a key pair (default: ~/.config/dilemma/key, mode 0600); prints the public key\n"
     "  dilemma keys show [FILE]            the public key of a pair\n"
     "  dilemma keys allow KEY [NAME]       let a public key in; KEY is its 40 characters or a .pub file\n"

@@ -1,6 +1,7 @@
 /* dilemma serve: the OpenAI-compatible HTTP server, over this machine alone or over the nodes of a plan. */
 #include "cli/cli.h"
 #include "cli/serving.h"
+#include "cli/target.h"
 #include "base/wire.h"
 
 #include <stdlib.h>
@@ -90,9 +91,11 @@ static int run(int argc, char **argv)
     v.n_seq = (uint32_t)slots;
     dil_err err;
     dil_keypair key;
+    char keys_dir[4096];
     if (plan && !insecure) {
         if (read_node_key(key_file, &key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
         v.key = &key;
+        if (!key_file && dil_cli_key_folder(NULL, keys_dir, &err) == DIL_OK) v.keys_dir = keys_dir; /* those that dilemma pair uses */
     }
     dil_plan *p = NULL;
     dil_cluster *c = NULL;

@@ -267,6 +267,8 @@ static void print_table(demo *d)
         printf("%s\n  student   %s\n  teacher   %s\n  expected  %s\n", d->text.ask[i]->question, dil_buf_str(&d->student_answer[i]), dil_buf_str(&d->teacher_answer[i]),
                d->text.ask[i]->answers[0]);
     printf("\nreport: %s   (%.0f s in all)\n", d->report_path, since(d->start_ns));
+    printf("next:   dilemma chat %s     talks with what was made (make install puts dilemma into the path)\n"
+           "        docs/START.md: the same over machines of yours\n", d->p.student_path);
 }
 
 static dil_status print_json(demo *d, dil_err *err)

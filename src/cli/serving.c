@@ -134,6 +134,7 @@ dil_status dil_cli_serving_open(const dil_cli_serving *v, loaded **out, dil_err 
     if (s == DIL_OK && v->announce && !dil_cli_quiet)
         fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name, v->tls_cert_file ? "https" : "http", v->bind, dil_server_port(m->server));
     if (s == DIL_OK) dil_server_set_plan(m->server, v->plan, v->cluster, v->profile);
+    if (s == DIL_OK && v->key && v->keys_dir) s = dil_server_set_enrol(m->server, v->keys_dir, v->key, v->find, err);
     if (s == DIL_OK) s = load(m, v, err);
     if (s == DIL_OK) *out = m;
     else dil_cli_serving_close(m);

@@ -25,6 +25,8 @@ typedef struct dil_cli_serving {
     const dil_cluster *cluster;
     const dil_profile *profile;        /* for the page's "what if"; may be NULL */
     const dil_keypair *key;            /* NULL: nodes without keys */
+    const char *keys_dir;              /* where the page enrols nodes; NULL: it does not */
+    bool find;                         /* and may look for them on the network */
 } dil_cli_serving;
 
 /* What the API calls a file's model: its name without folder and ".gguf". */

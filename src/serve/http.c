@@ -495,6 +495,8 @@ void dil_server_close(dil_server *s)
     if (s->attached && s->backend.free) s->backend.free(s->backend.ctx);
     dil__retry_close(s->retry);
     pthread_cond_destroy(&s->question_done);
+    free(s->enrol_dir);
+    sodium_memzero(&s->enrol_key, sizeof s->enrol_key);
     pthread_mutex_destroy(&s->lock);
     free(s->key);
     free(s);

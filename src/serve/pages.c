@@ -205,6 +205,8 @@ const dil__route dil__routes[] = {
     {"GET", "/openapi.json", true, dil__page_openapi, DIL_API_OPENAI_CHAT},
     {"GET", "/dilemma/state", false, dil__page_state, DIL_API_OPENAI_CHAT},
     {"POST", "/dilemma/whatif", false, dil__page_whatif, DIL_API_OPENAI_CHAT},
+    {"POST", "/dilemma/pair", false, dil__page_pair, DIL_API_OPENAI_CHAT},
+    {"POST", "/dilemma/find", false, dil__page_find, DIL_API_OPENAI_CHAT},
     {"GET", "/health", true, page_health, DIL_API_OPENAI_CHAT},
     {"GET", "/metrics", false, page_metrics, DIL_API_OPENAI_CHAT},
     {"GET", "/v1/models", false, page_models, DIL_API_OPENAI_CHAT},

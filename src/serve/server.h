@@ -53,6 +53,9 @@ struct dil_server {
     const dil_cluster *cluster;
     const dil_profile *profile;
     uint32_t plan_version, n_questions;
+    char *enrol_dir;            /* where the page enrols nodes; NULL: it does not */
+    dil_keypair enrol_key;
+    bool enrol_find;
     pthread_cond_t question_done;
     uint64_t n_responses[6];    /* by the status' first digit */
 };
@@ -86,6 +89,8 @@ enum MHD_Result dil__page_style(dil__request *q);
 enum MHD_Result dil__page_openapi(dil__request *q);
 enum MHD_Result dil__page_state(dil__request *q);
 enum MHD_Result dil__page_whatif(dil__request *q);
+enum MHD_Result dil__page_pair(dil__request *q);
+enum MHD_Result dil__page_find(dil__request *q);
 void dil__question_end(dil__request *q);
 void dil__questions_wait(dil_server *s); /* for the threads that answer; closing is set */
 bool dil__model_is(const dil_server *s, const char *name); /* Ollama's ":latest" is taken off */

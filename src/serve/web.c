@@ -1,5 +1,6 @@
-/* The web page: three files in the binary, its state, and its question "what if". A question is answered in a thread of its own
- * while its connection sleeps, one question at a time: a solver takes seconds, and the server's one thread serves everybody. */
+/* The web page: three files in the binary, its state, and its questions: "what if", and enrolling a node. A question is answered in a thread of its
+ * own while its connection sleeps, one question at a time: a solver takes seconds, and the server's one thread serves everybody. */
+#include "serve/enrol.h"
 #include "serve/server.h"
 #include "serve/whatif.h"
 
@@ -53,6 +54,23 @@ void dil_server_set_plan(dil_server *s, const dil_plan *plan, const dil_cluster 
     pthread_mutex_unlock(&s->lock);
 }
 
+dil_status dil_server_set_enrol(dil_server *s, const char *dir, const dil_keypair *me, bool find, dil_err *err)
+{
+    char *copy = strdup(dir);
+    if (!copy) return dil_fail(err, DIL_EMEMORY, "no memory for a path");
+    free(s->enrol_dir);
+    s->enrol_dir = copy;
+    s->enrol_key = *me;
+    s->enrol_find = find;
+    return DIL_OK;
+}
+
+/* Who may enrol decides which machines see the model's work: never everybody on the network. */
+static bool may_enrol(const dil_server *s)
+{
+    return s->enrol_dir && (s->loopback || s->n_keys);
+}
+
 enum MHD_Result dil__page_state(dil__request *q)
 {
     dil_server *s = q->s;
@@ -68,18 +86,21 @@ enum MHD_Result dil__page_state(dil__request *q)
                                 (json_int_t)st.tokens_out, "prompt_tokens", (json_int_t)st.tokens_in, "token_sec", st.token_sec);
     json_t *doc = json_pack("{s:s, s:b, s:s, s:I, s:b, s:o}", "model", s->model.name, "ready", st.ready, "why", st.why[0] ? st.why : "starting", "version", version,
                             "can_replan", plan && cluster && profile, "metrics", metrics);
+    json_object_set_new(doc, "enrol", may_enrol(s) ? json_pack("{s:b, s:o}", "find", s->enrol_find, "nodes", dil__enrolled_json(s->enrol_dir)) : json_null());
     json_object_set_new(doc, "plan", plan ? dil__plan_json(plan, profile) : json_null());
     json_object_set_new(doc, "cluster", cluster ? dil__cluster_json(cluster) : json_null());
     return dil__send_json(q, 200, doc);
 }
 
-/* --- what if ---------------------------------------------------------------------------------------------------------------- */
+/* --- questions -------------------------------------------------------------------------------------------------------------- */
 
 struct dil__question {
     dil_server *s;
     struct MHD_Connection *conn;
     pthread_t thread;
+    dil_status (*find_answer)(dil__question *a); /* into answer, err */
     dil__whatif asked;
+    dil__enrol enrol;
     const dil_plan *plan;
     const dil_cluster *cluster;
     const dil_profile *profile;
@@ -93,12 +114,27 @@ static bool go_on(void *ctx, const char *what, double done, double total)
     return !atomic_load(&((dil__question *)ctx)->s->closing);
 }
 
+static dil_status answer_whatif(dil__question *a)
+{
+    dil_progress p = {.fn = go_on, .ctx = a};
+    return dil__whatif_answer(&a->asked, a->plan, a->profile, a->cluster, &p, &a->answer, &a->err);
+}
+
+static dil_status answer_pair(dil__question *a)
+{
+    return dil__enrol_pair(&a->enrol, &a->s->enrol_key, a->s->enrol_dir, &a->answer, &a->err);
+}
+
+static dil_status answer_find(dil__question *a)
+{
+    return dil__enrol_find(a->s->enrol_dir, &a->answer, &a->err);
+}
+
 static void *answer(void *ctx)
 {
     dil__question *a = ctx;
     dil_server *s = a->s;
-    dil_progress p = {.fn = go_on, .ctx = a};
-    if (dil__whatif_answer(&a->asked, a->plan, a->profile, a->cluster, &p, &a->answer, &a->err) != DIL_OK) a->answer = NULL;
+    if (a->find_answer(a) != DIL_OK) a->answer = NULL;
     MHD_resume_connection(a->conn);
     pthread_mutex_lock(&s->lock);
     s->n_questions--;
@@ -123,6 +159,13 @@ void dil__question_end(dil__request *q)
     q->question = NULL;
 }
 
+/* 401 would say that our own API key is wrong, and a machine that cannot be reached is no fault of this server. */
+static int http_of(const dil__question *a)
+{
+    if (a->find_answer == answer_whatif) return 503;
+    return a->err.code == DIL_EAUTH ? 403 : a->err.code == DIL_ENET ? 502 : a->err.code == DIL_EBUSY ? 409 : dil_status_http(a->err.code);
+}
+
 static enum MHD_Result send_answer(dil__request *q)
 {
     dil__question *a = q->question;
@@ -130,8 +173,7 @@ static enum MHD_Result send_answer(dil__request *q)
     q->question = NULL;
     json_t *doc = a->answer;
     a->answer = NULL;
-    const char *code = NULL;
-    enum MHD_Result res = doc ? dil__send_json(q, 200, doc) : dil__send_error(q, 503, NULL, code, a->err.text);
+    enum MHD_Result res = doc ? dil__send_json(q, 200, doc) : dil__send_error(q, http_of(a), NULL, a->err.code == DIL_EAUTH ? "wrong_code" : NULL, a->err.text);
     free_question(a);
     return res;
 }
@@ -167,7 +209,7 @@ enum MHD_Result dil__page_whatif(dil__request *q)
     dil__question *a = calloc(1, sizeof *a);
     if (!a) return MHD_NO;
     pthread_mutex_lock(&s->lock);
-    *a = (dil__question){.s = s, .conn = q->conn, .plan = s->plan, .cluster = s->cluster, .profile = s->profile};
+    *a = (dil__question){.s = s, .conn = q->conn, .find_answer = answer_whatif, .plan = s->plan, .cluster = s->cluster, .profile = s->profile};
     pthread_mutex_unlock(&s->lock);
     const char *param = NULL;
     enum MHD_Result res;
@@ -178,6 +220,37 @@ enum MHD_Result dil__page_whatif(dil__request *q)
     else return begin(q, a);
     free(a);
     return res;
+}
+
+static enum MHD_Result refuse_enrol(dil__request *q)
+{
+    if (!q->s->enrol_dir) return dil__send_error(q, 404, NULL, "no_enrol", "this server has no folder of keys: enrol machines with dilemma pair");
+    return dil__send_error(q, 403, NULL, "not_protected", "this server is open to other machines and asks for no API key, so it enrols nobody: dilemma pair does, or --api-key-file");
+}
+
+enum MHD_Result dil__page_pair(dil__request *q)
+{
+    if (q->question) return send_answer(q);
+    if (!may_enrol(q->s)) return refuse_enrol(q);
+    dil__question *a = calloc(1, sizeof *a);
+    if (!a) return MHD_NO;
+    *a = (dil__question){.s = q->s, .conn = q->conn, .find_answer = answer_pair};
+    const char *param = NULL;
+    if (dil__enrol_parse(dil_buf_str(&q->body), q->body.len, &a->enrol, &param, &a->err) == DIL_OK) return begin(q, a);
+    enum MHD_Result res = dil__send_error(q, 400, param, NULL, a->err.text);
+    free(a);
+    return res;
+}
+
+enum MHD_Result dil__page_find(dil__request *q)
+{
+    if (q->question) return send_answer(q);
+    if (!may_enrol(q->s)) return refuse_enrol(q);
+    if (!q->s->enrol_find) return dil__send_error(q, 404, NULL, "no_find", "this server does not look for machines on the network: dilemma up --discover does");
+    dil__question *a = calloc(1, sizeof *a);
+    if (!a) return MHD_NO;
+    *a = (dil__question){.s = q->s, .conn = q->conn, .find_answer = answer_find};
+    return begin(q, a);
 }
 
 void dil__questions_wait(dil_server *s)
