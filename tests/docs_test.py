@@ -75,7 +75,7 @@ class Page:
         self.path, self.dir = path, TMP / path.stem
         self.ports = {name: free_port() for name in "abc"}
         self.http = free_port()
-        self.running, self.server = [], None
+        self.running, self.server, self.paired = [], None, {}
         (self.dir / "bin").mkdir(parents=True)
         shutil.copy(model, self.dir / "model.gguf")
         (self.dir / "text.txt").write_text("\n".join(p.read_text("utf-8") for p in sorted((SOURCE / "docs").glob("S*.md"))), "utf-8")
@@ -90,7 +90,7 @@ class Page:
                     "XDG_CACHE_HOME": str(self.dir / "cache"), "XDG_STATE_HOME": str(self.dir / "state"), "NO_COLOR": "1", "DILEMMA_URL": f"http://127.0.0.1:{self.http}"}
         self.env.pop("HF_TOKEN", None)
         # what the pages use for machines and places that a reader has
-        self.names = [("0.0.0.0:7100", f"127.0.0.1:{self.ports['a']}"), ("localhost:8080", f"127.0.0.1:{self.http}"), ("/etc/dilemma", f"{self.dir}/etc"),
+        self.names = [("0.0.0.0:7100", f"127.0.0.1:{self.ports['a']}"), ("0.0.0.0:7101", f"127.0.0.1:{free_port()}"), ("localhost:8080", f"127.0.0.1:{self.http}"), ("/etc/dilemma", f"{self.dir}/etc"),
                       ("https://example.org", HUB), ("--sha256 HEX", "--sha256 " + hashlib.sha256(Hub.model).hexdigest()),
                       ("--key b.key --allow allowed", "--key keys/b.key --allow keys/allowed")]
         self.names += [(f"10.0.0.{i + 1}:7100", f"127.0.0.1:{self.ports[n]}") for i, n in enumerate("abc")]
@@ -121,10 +121,42 @@ class Page:
         try: child.wait(30)
         except subprocess.TimeoutExpired: child.kill(); child.wait()
 
+    def shows_code(self, command):
+        """A machine with a home of its own whose node waits to be paired: the process, its address and its code."""
+        if "--listen" not in command: command += f" --listen 127.0.0.1:{free_port()}"
+        home = self.dir / f"machine-{len(self.running)}"
+        home.mkdir()
+        child = subprocess.Popen(["bash", "-c", "exec " + command], cwd=self.dir, env={**self.env, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        self.running.append(child)
+        said = ""
+        while "dilemma pair " not in said:
+            line = child.stdout.readline()
+            if not line: raise RuntimeError(said)
+            said += line
+        threading.Thread(target=lambda: [None for _ in child.stdout], daemon=True).start()
+        return child, re.search(r"dilemma pair (\S+)", said).group(1), re.search(r"^ +(\d{4} \d{4})$", said, re.M).group(1)
+
+    def play_pairing(self, words, command):
+        """One side is the page's command, the other and the person between are played."""
+        dilemma = lambda *args, text="": subprocess.run([self.dir / "bin/dilemma", *args], cwd=self.dir, env=self.env, input=text, capture_output=True, text=True, timeout=LIMIT_SEC)
+        if words[1] == "node":
+            _, address, code = self.shows_code(command)
+            p = dilemma("pair", "--keys", "played", "--code", code, f"m{len(self.running)}={address}")
+        else:
+            codes = ""
+            for name, port in self.ports.items():
+                if not any(w.endswith(f":{port}") for w in words[2:]): continue
+                self.paired[port], _, code = self.shows_code(f"dilemma node --pair --name {name} --memory 300M -t 1 --listen 127.0.0.1:{port}")
+                codes += code + "\n"
+            p = dilemma(*words[1:], text=codes)
+        return p.returncode == 0, p.stdout + p.stderr
+
     def need_nodes(self):
         """The other machines of the page: a node for each key that has none yet."""
         for name, port in self.ports.items():
             key = self.dir / f"keys/{name}.key"
+            if key.exists() and port in self.paired: self.stop(self.paired.pop(port))
             with socket.socket() as s:
                 if not key.exists() or s.connect_ex(("127.0.0.1", port)) == 0: continue
             self.start(f"dilemma node --listen 127.0.0.1:{port} --key {key} --allow keys/allowed --cache cache-{name}")
@@ -137,7 +169,8 @@ class Page:
     def run(self, command):
         """(good, output)"""
         command = self.named(command)
-        words = command.split()
+        words = command.split("  #")[0].split()
+        if words[:2] == ["dilemma", "node"] and "--pair" in words or words[:2] == ["dilemma", "pair"] and len(words) > 2: return self.play_pairing(words, command.split("  #")[0])
         if words[:2] == ["dilemma", "node"]:
             child, said = self.start(command)
             return child.poll() is None and said != [], "".join(said)
