@@ -232,7 +232,11 @@ void dil_cli_write_completion(FILE *to, dil_cli_form shell, const dil_cli_cmd *c
             fputs("' ", to);
         }
         fputs(")\n    _describe command commands\n    return\n  fi\n  local command=$words[2]\n  shift words\n  (( CURRENT-- ))\n  case $command in\n", to);
-    } else fputs("# fish completion for dilemma; made by `dilemma completion fish`\n", to);
+    } else {
+        fputs("# fish completion for dilemma; made by `dilemma completion fish`\n", to);
+        for (size_t i = 0; i < sizeof common / sizeof *common; i++)
+            fprintf(to, "complete -c dilemma -l %s%s -d '%s'\n", common[i].name + 2, common[i].arg ? " -x -a 'text json'" : "", common[i].help);
+    }
     for (size_t i = 0; commands[i]; i++) describe(to, shell, commands[i]);
     if (shell == DIL_CLI_BASH)
         fputs("  esac\n  case $cur in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")) ;;\n    *) case \"$values\" in *\" $prev \"*) ;; *) compopt -o filenames 2>/dev/null; "
