@@ -130,13 +130,11 @@ static void submit(scene *s, scene_request *q)
                      .n_top = (uint32_t)(q->n_prompt % 3), .resumed = q->expect, .n_resumed = q->n_resumed,
                      .resumed_stop = q->n_resumed && q->n_resumed == q->n_expect && q->stopped};
     dil_err err;
-    q->submitted = true; /* events may come before submit returns */
-    uint64_t expected_id = 0;
-    for (uint32_t i = 0; i < s->n_requests; i++) expected_id += s->request[i].submitted && !s->request[i].refused_ns;
-    q->id = expected_id;
+    q->submitted = true;
+    q->id = 0; /* events may come before submit returns: the runner counts what it takes */
+    for (uint32_t i = 0; i < s->n_requests; i++) q->id += s->request[i].submitted;
     dil_status st = dil_runner_submit(s->runner, &r, on_event, s, &q->id, &err);
     if (st == DIL_OK) {
-        q->refused_ns = 0;
         sim_trace("request %d: %u tokens in, %u out", (int)(q - s->request), q->n_prompt, q->n_expect);
         return;
     }

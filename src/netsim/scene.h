@@ -22,7 +22,6 @@ typedef struct scene_node {
     uint32_t capacity; /* blocks that its memory holds */
     uint64_t memory_bytes;
     bool stopping, running;
-    sim_task *main_task;
     /* what is wrong with it at the moment */
     bool down, isolated, full, poorer;
     int64_t free_ns;   /* no fault of its own before that */
@@ -34,7 +33,7 @@ typedef struct scene_request {
     int32_t stop;
     bool stopped, canceled;
     dil_sampler_opts sampler;
-    int64_t start_ns, cancel_ns, refused_ns;
+    int64_t start_ns, cancel_ns;
     uint64_t id;
     bool submitted, ended;
 } scene_request;
@@ -73,12 +72,11 @@ typedef struct scene {
     scene_fault fault[SCENE_FAULTS_MAX];
     uint32_t n_faults;
     int64_t healed_ns, close_early_ns;
-    uint32_t n_blocked;             /* faults of links at the moment */
     bool odd_faults, link_faults;   /* there was a full disk or less memory; a broken link */
     int64_t cannot_ns;              /* last moment at which the nodes could not hold the model; INT64_MAX: now */
 
     dil_runner *runner;
-    bool closed, all_stopped;
+    bool closed;
     char failure[600]; /* "": none yet */
     bool was_ready;
     uint32_t n_recoveries, n_errors, n_done;
@@ -86,6 +84,7 @@ typedef struct scene {
 
 void scene_draw(scene *s);         /* everything that the seed decides beforehand: scene_draw.c */
 void scene_schedule_faults(scene *s); /* scene_fault.c */
+void scene_remove(const char *path);  /* a file or folder, with all in it */
 void scene_start_node(scene *s, scene_node *n);
 bool scene_can_hold(const scene *s);
 void scene_note(scene *s);         /* something became better or worse */

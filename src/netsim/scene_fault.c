@@ -2,7 +2,7 @@
 #include "netsim/scene.h"
 
 #include <dirent.h>
-#include <stdlib.h>
+#include <limits.h>
 #include <string.h>
 
 /* Blocks that fit on what is whole. Of a pair whose link is broken only the larger one counts: the planner may use both, but need not be able to. */
@@ -42,11 +42,16 @@ static void note(void *ctx, uint64_t arg)
 
 /* --- nodes ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static void remove_disk(const scene_node *n)
+void scene_remove(const char *path)
 {
-    char command[300];
-    snprintf(command, sizeof command, "rm -rf '%s'", n->cache);
-    if (system(command) != 0) return;
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char inside[PATH_MAX];
+        bool itself = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+        if (!itself && snprintf(inside, sizeof inside, "%s/%s", path, e->d_name) < (int)sizeof inside) scene_remove(inside);
+    }
+    if (d) closedir(d);
+    remove(path);
 }
 
 /* The least name in a folder: folders list theirs in any order. False: none. */
@@ -92,8 +97,9 @@ static void begin_again(void *ctx, uint64_t arg)
 {
     scene_node *n = ctx;
     const scene_fault *f = &the_scene->fault[arg];
+    if (the_scene->closed) return; /* all is being stopped */
     sim_trace("%s starts again%s", n->host->name, f->lose_disk ? " with an empty disk" : "");
-    if (f->lose_disk) remove_disk(n);
+    if (f->lose_disk) scene_remove(n->cache);
     else if (f->rot) rot_disk(n);
     sim_wire_back(n->host);
     n->host->up = true;

@@ -35,13 +35,6 @@ static bool make_models(void)
     return true;
 }
 
-static void clean(const char *path)
-{
-    char command[200];
-    snprintf(command, sizeof command, "rm -rf '%s'", path);
-    if (system(command) != 0) fprintf(stderr, "cannot remove %s\n", path);
-}
-
 int main(int argc, char **argv)
 {
     uint64_t n = 500, from = 1, failed = 0, recoveries = 0, errors = 0, done = 0, steps = 0;
@@ -73,13 +66,13 @@ int main(int argc, char **argv)
         done += s.n_done;
         steps += sim_steps();
         virtual_sec += (double)sim_now() * 1e-9;
-        clean(folder);
+        scene_remove(folder);
     }
     double cpu = (double)(clock() - start) / CLOCKS_PER_SEC;
     printf("%llu seeds from %llu: %llu failed; %llu requests done, %llu told an error, %llu losses survived; %.0f virtual s, %llu turns, %.1f ms CPU a seed\n",
            (unsigned long long)n, (unsigned long long)from, (unsigned long long)failed, (unsigned long long)done, (unsigned long long)errors,
            (unsigned long long)recoveries, virtual_sec, (unsigned long long)steps, 1e3 * cpu / (double)n);
     for (uint32_t i = 0; i < MODELS; i++) dil_gguf_close(model[i].gguf);
-    clean(base);
+    scene_remove(base);
     return failed != 0;
 }
