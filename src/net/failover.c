@@ -12,6 +12,7 @@
 #define GRACE_NS INT64_C(250000000)      /* losses that come together are planned around together */
 #define RETRY_NS INT64_C(2000000000)     /* without a plan the planner is asked again so often */
 #define REFUSED_NS INT64_C(30000000000)  /* a node that refused its layers is left alone for so long */
+#define REFUSED_FEW_NS INT64_C(3000000000) /* or for so long where there is no plan without it: its disk may have room again */
 #define LINK_NS INT64_C(60000000000)     /* and a link that swallowed a work */
 #define SETTLE_SEC 5.0                   /* a node that is back proves itself for so long; doubled with every loss */
 #define SETTLE_SEC_MAX 600.0
@@ -107,8 +108,10 @@ static bool is_settled(const dil__failover *f, uint32_t node)
     return m && m->since_ns && (f->fate[node].n_lost == 0 || sec_since(m->since_ns) >= settle_sec(f, node));
 }
 
-/* Who may hold layers. forced: whoever answers; else nodes that have proved themselves. */
-static void fill_nodes(dil__failover *f, bool forced, dil__replan_node *out)
+typedef enum circle { PROVED, ANSWERING, REFUSERS_TOO } circle; /* each holds the one before */
+
+/* Who may hold layers. */
+static void fill_nodes(dil__failover *f, circle who, dil__replan_node *out)
 {
     int64_t now = dil_now_ns();
     for (uint32_t i = 0; i < f->cluster->n_nodes; i++) {
@@ -118,9 +121,9 @@ static void fill_nodes(dil__failover *f, bool forced, dil__replan_node *out)
         pthread_mutex_unlock(&f->ring->lock);
         const dil__member *m = i < f->members.n ? &f->members.member[i] : NULL;
         bool answers = m && m->since_ns;
-        out[i] = (dil__replan_node){.usable = inside ? !lost : forced ? answers : is_settled(f, i), .slower = f->fate[i].slower};
+        out[i] = (dil__replan_node){.usable = inside ? !lost : who >= ANSWERING ? answers : is_settled(f, i), .slower = f->fate[i].slower};
         if (!inside && m && m->memory_bytes) out[i].memory_bytes = m->memory_bytes;
-        if (f->fate[i].refused_ns && now - f->fate[i].refused_ns < REFUSED_NS) out[i].usable = false;
+        if (f->fate[i].refused_ns && now - f->fate[i].refused_ns < (who == REFUSERS_TOO ? REFUSED_FEW_NS : REFUSED_NS)) out[i].usable = false;
     }
 }
 
@@ -140,7 +143,7 @@ static dil_status make_replan(dil__failover *f, dil_err *err)
     return dil__replan_new(f->first_plan, f->cluster, f->model, &f->arch, &o, &f->replan, err);
 }
 
-static dil_status ask(dil__failover *f, bool forced, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err)
+static dil_status ask(dil__failover *f, circle who, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err)
 {
     dil__replan_node *node = calloc(f->cluster->n_nodes, sizeof *node);
     uint8_t *down = calloc(f->cluster->n_links + 1, 1);
@@ -148,7 +151,7 @@ static dil_status ask(dil__failover *f, bool forced, double limit_sec, dil_plan 
     if (s == DIL_OK) {
         int64_t now = dil_now_ns();
         for (uint32_t k = 0; k < f->cluster->n_links; k++) down[k] = f->link_down_ns[k] && now - f->link_down_ns[k] < LINK_NS;
-        fill_nodes(f, forced, node);
+        fill_nodes(f, who, node);
         dil_migrate_options mo = {.horizon_sec = f->o.horizon_sec, .margin = MARGIN, .has = had_layer, .has_ctx = f};
         s = dil__replan_make(f->replan, f->plan, node, down, &mo, limit_sec, out, m, err);
     }
@@ -267,8 +270,9 @@ static void decide(dil__failover *f, const glance *g)
     char where[300], bytes[32], text[320];
     int64_t start = dil_now_ns();
     f->news = false;
-    dil_status s = ask(f, true, PLAN_SEC, &plan, &m, &e);
-    if (s == DIL_ETIMEOUT) s = ask(f, true, PLAN_LONG_SEC, &plan, &m, &e);
+    dil_status s = ask(f, ANSWERING, PLAN_SEC, &plan, &m, &e);
+    if (s == DIL_EINFEASIBLE) s = ask(f, REFUSERS_TOO, PLAN_SEC, &plan, &m, &e);
+    if (s == DIL_ETIMEOUT) s = ask(f, ANSWERING, PLAN_LONG_SEC, &plan, &m, &e);
     if (s == DIL_OK) {
         dil_log(DIL_LOG_INFO, "keep", "planned around %s in %.0f ms: %s; %s to send, %.1f ms a token predicted", g->name[0] ? g->name : "the link",
                 sec_since(start) * 1e3, describe(plan, where, sizeof where), dil_format_bytes((uint64_t)m.moved_bytes, bytes), plan->token_sec * 1e3);
@@ -336,7 +340,7 @@ static void consider(dil__failover *f, const char *why)
     dil_migration m;
     dil_err e = {0};
     char where[300], bytes[32];
-    if (ask(f, false, PLAN_LONG_SEC / 4, &plan, &m, &e) != DIL_OK) {
+    if (ask(f, PROVED, PLAN_LONG_SEC / 4, &plan, &m, &e) != DIL_OK) {
         dil_log(DIL_LOG_WARN, "keep", "%s; no other plan: %s", why, e.text);
         return;
     }
