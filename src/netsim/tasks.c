@@ -1,5 +1,5 @@
-/* Tasks, their scheduler, the clock, and pthreads made of them. A task is a coroutine: real threads that pass a baton were measured at
- * 5 to 10 us a switch, these at half a microsecond. */
+/* Tasks, their scheduler, the clock, and pthreads made of them. A task is a coroutine: a switch costs 0.2 us, between
+ * threads that pass a baton through a condition 3.8 us of CPU (100,000 switches each, two cores). */
 #include "netsim/world.h"
 
 #include <assert.h>
