@@ -257,7 +257,7 @@ static int run(int argc, char **argv)
         {.name = "--node", .kind = DIL_CLI_LIST, .out = &words, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]"},
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "FILE", .help = "or the nodes of this cluster.json"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &dir, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
-        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair (DIR/coordinator.key, or dilemma keys path)"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair (DIR/coordinator.key, or ~/.config/dilemma/key)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys"},
         {.name = "--link-time", .kind = DIL_CLI_NUM, .out = &link_sec, .arg = "SEC", .help = "at most, for a link (0.5); 0: links are not measured", .min = 0, .max = 60},
         {.name = "--url", .kind = DIL_CLI_STR, .out = &url, .arg = "URL", .help = "a server that should answer"},

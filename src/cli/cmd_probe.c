@@ -85,7 +85,7 @@ static int run(int argc, char **argv)
     const dil_cli_opt opts[] = {
         {.name = "--node", .kind = DIL_CLI_LIST, .out = &words, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &dir, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
-        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair (DIR/coordinator.key, or dilemma keys path)"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key, .arg = "FILE", .help = "our key pair (DIR/coordinator.key, or ~/.config/dilemma/key)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys"},
         {.name = "--entry", .kind = DIL_CLI_STR, .out = &entry, .arg = "NAME", .help = "where requests arrive (the first node)"},
         {.name = "--link-time", .kind = DIL_CLI_NUM, .out = &link_sec, .arg = "SEC", .help = "at most, for a link (2)", .min = 0.1, .max = 60},

@@ -31,7 +31,7 @@ static int run(int argc, char **argv)
     const dil_cli_opt opts[] = {
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "F", .help = "the machines, from `dilemma probe` (required)"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &keys, .arg = "DIR", .help = "a cluster's folder with coordinator.key"},
-        {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or ~/.config/dilemma/key)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &insecure, .help = "nodes without keys"},
         {.name = "--time-here", .kind = DIL_CLI_FLAG, .out = &here, .help = "take the seconds on this machine, stretched by each node's throttle,\ninstead of on the nodes"},
         {.name = "--data", .kind = DIL_CLI_STR, .out = &o.data, .arg = "FILE", .help = "text or questions like those to come (default: embedded)"},

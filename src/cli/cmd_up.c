@@ -102,7 +102,7 @@ static int run(int argc, char **argv)
         {.name = "--node", .kind = DIL_CLI_LIST, .out = &w.node, .arg = "NODE...", .help = "[NAME=]HOST:PORT[,KEY]; the address must work from every node\n(the machines that are enrolled)"},
         {.name = "--discover", .kind = DIL_CLI_FLAG, .out = &w.discover, .help = "those found on this network (multicast DNS; nodes with --announce); asks for the\ncodes of new ones"},
         {.name = "--keys", .kind = DIL_CLI_STR, .out = &w.keys, .arg = "DIR", .help = "a cluster's folder: coordinator.key and NAME.pub"},
-        {.name = "--key", .kind = DIL_CLI_STR, .out = &w.key, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or dilemma keys path)"},
+        {.name = "--key", .kind = DIL_CLI_STR, .out = &w.key, .arg = "FILE", .help = "our key pair (KEYS/coordinator.key, or ~/.config/dilemma/key)"},
         {.name = "--insecure", .kind = DIL_CLI_FLAG, .out = &w.insecure, .help = "nodes without keys"},
         {.name = "--entry", .kind = DIL_CLI_STR, .out = &w.entry, .arg = "NAME", .help = "where requests arrive (the first node)"},
         {.name = "--data", .kind = DIL_CLI_STR, .out = &w.data, .arg = "FILE", .help = "text or questions like those to come (embedded)"},
