@@ -34,7 +34,7 @@ typedef struct dil_quantize_opts {
     const char *imatrix_data;    /* gather one on this text; NULL and no imatrix: GPTQ, and types
                                   * that need one, calibrate on the embedded text */
     dil_data_format imatrix_format;
-    uint32_t imatrix_tokens;     /* at most; 0: 16384, layerwise 24576 */
+    uint32_t imatrix_tokens;     /* at most; 0: 16384, layerwise 40960 */
     uint64_t held_from, held_to; /* tokens of imatrix_data to leave out, kept apart to judge students on */
     const char *device;
     int n_threads;               /* 0: all */

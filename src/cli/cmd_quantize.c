@@ -79,7 +79,7 @@ static int run(int argc, char **argv)
         {.name = "--imatrix", .kind = DIL_CLI_STR, .out = &o.imatrix, .arg = "F", .help = "importance matrix (GGUF) of `dilemma profile` or llama-imatrix"},
         {.name = "--imatrix-data", .kind = DIL_CLI_STR, .out = &o.imatrix_data, .arg = "FILE", .help = "gather the importance matrix on this text"},
         {.name = "--format", .kind = DIL_CLI_STR, .out = &format, .arg = "F", .help = "of that text: squad, text, jsonl (default: by content)"},
-        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384; layerwise 24576)", .min = 512, .max = 1e8},
+        {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "at most (16384; layerwise 40960)", .min = 512, .max = 1e8},
         {.name = "--profile", .kind = DIL_CLI_STR, .out = &profile, .arg = "F", .help = "leave out the text that this profile keeps apart, judge the student on it\nafterwards, and correct the profile's damages (with --plan; same --imatrix-data)"},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},
         {.name = "--json", .kind = DIL_CLI_FLAG, .out = &json, .help = "the figures as one JSON object on standard output"},

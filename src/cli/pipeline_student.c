@@ -13,9 +13,9 @@ enum { ROUNDS_MAX = 3 };
 #define BUDGET_USED 0.85 /* a student that leaves more of its budget unused is planned again */
 
 /* Layer-wise quantizing holds teacher and student in 32 bits and passes over some thousand tokens: for small models. */
-#define LAYERWISE_CPU_SEC_PER_PARAM 2.9e-6
+#define LAYERWISE_CPU_SEC_PER_PARAM 5e-6
 #define LAYERWISE_SEC_MAX 900.0
-#define LAYERWISE_BYTES_PER_PARAM 12.0
+#define LAYERWISE_BYTES_PER_PARAM 14.0
 
 dil_status dil_cli_pipeline_method(const dil_cli_pipeline *p, double n_params, dil_quantize_method *out, dil_err *err)
 {

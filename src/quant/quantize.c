@@ -199,7 +199,7 @@ static dil_type planned_type(void *ctx, const char *tensor)
 
 static dil_status calibrate_layerwise(job *j, dil_err *err)
 {
-    enum { N_CTX = 512, CHUNKS = 48, CHUNKS_MIN = 4 }; /* a covariance of n columns from fewer than n rows is singular */
+    enum { N_CTX = 512, CHUNKS = 80, CHUNKS_MIN = 4 }; /* a covariance of n columns from fewer than n rows is singular */
     const dil_quantize_opts *o = j->opts;
     if (!o->imatrix_data) dil_log(DIL_LOG_INFO, "quantize", "layerwise: calibrating on the embedded text (--imatrix-data takes yours)");
     dil_tokenizer *tok;

@@ -34,7 +34,7 @@ typedef struct run {
     dil__decoder *d;
     int n_threads;
     size_t n_tokens, cols[N_GROUPS];
-    float *teacher_x[N_GROUPS];        /* [tokens][cols] the groups' inputs in the teacher */
+    float *teacher_x[N_GROUPS];        /* [tokens][cols] the groups' inputs in the teacher; of one sequence where the stream is what counts */
     float *x;                          /* [tokens][widest] the current group's in the student */
     float *teacher, *teacher_mid;      /* [tokens][n_embd] streams before the block; behind its attention */
     float *student, *student_mid;
@@ -274,7 +274,7 @@ static void run_teacher_block(run *r, uint32_t layer)
     for (uint32_t c = 0; c < r->o->n_chunks; c++) {
         size_t at = (size_t)c * n;
         float *x[N_GROUPS], *stream = r->teacher + at * e, *mid = r->teacher_mid + at * e;
-        for (size_t g = 0; g < N_GROUPS; g++) x[g] = r->teacher_x[g] + at * r->cols[g];
+        for (size_t g = 0; g < N_GROUPS; g++) x[g] = r->teacher_x[g] + (writes_stream(r, g) ? 0 : at * r->cols[g]);
         dil__decoder_part(r->d, layer, DIL__ATTN_IN, NULL, stream, n, x[0]);
         dil__decoder_part(r->d, layer, DIL__ATTN, x[0], NULL, n, x[1]);
         dil__decoder_part(r->d, layer, DIL__ATTN_OUT, x[1], stream, n, mid);
@@ -399,7 +399,7 @@ static bool allocate(run *r)
     if (q > widest) widest = q;
     memcpy(r->cols, cols, sizeof cols);
     bool ok = true;
-    for (size_t g = 0; g < N_GROUPS; g++) ok = (r->teacher_x[g] = malloc(n * cols[g] * sizeof(float))) != NULL && ok;
+    for (size_t g = 0; g < N_GROUPS; g++) ok = (r->teacher_x[g] = malloc((writes_stream(r, g) ? r->o->n_ctx : n) * cols[g] * sizeof(float))) != NULL && ok;
     float **streams[] = {&r->teacher, &r->teacher_mid, &r->teacher_out, &r->student, &r->student_mid};
     for (size_t i = 0; i < 5; i++) ok = (*streams[i] = malloc(n * e * sizeof(float))) != NULL && ok;
     r->x = malloc(n * widest * sizeof(float));

@@ -23,8 +23,7 @@ typedef struct dil__sequential_opts {
 } dil__sequential_opts;
 
 /* Fills out (initialised on weights) with every linear tensor whose type changes. Types without a codec are rounded with the
- * importance that H's diagonal gives. Memory: the model in floats,
- * and a token 4 * (9 n_embd + 3 n_ff) bytes.
+ * importance that H's diagonal gives. Memory: the model in floats, and a token 4 * (7 n_embd + n_ff) bytes (norms behind the sums: 4 * (8 n_embd + 2 n_ff)).
  * Errors: DIL_EDATA (NaN, too little data), DIL_ECANCELED. */
 dil_status dil__sequential_quantize(const dil_arch *arch, const dil_weights *weights, const dil__sequential_opts *o,
                                     const dil_progress *progress, dil__variant *out, dil_err *err);
