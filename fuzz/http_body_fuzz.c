@@ -1,6 +1,7 @@
 /* Request bodies from anywhere: no crash, and what is accepted keeps the promised ranges. The same bytes, cut into pieces,
  * also go through the text assembler, whose output must not depend on the cuts. */
 #include "serve/api.h"
+#include "serve/enrol.h"
 #include "serve/textout.h"
 #include "serve/whatif.h"
 
@@ -53,6 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         if (!(w.max_ratio > 0) || !(w.max_kl >= 0) || w.points > DIL_WHATIF_POINTS_MAX || w.n_without > 64) abort();
         dil__whatif_fini(&w);
     }
+    dil__enrol e;
+    if (dil__enrol_parse((const char *)data, len, &e, &wrong, NULL) == DIL_OK &&
+        (!e.address[0] || strlen(e.code) != DIL_PAIR_DIGITS || (e.name[0] && !dil_pair_name_ok(e.name)))) abort();
     if (len > 2000) return 0;
     dil_buf a, b;
     assemble(data, len, len ? len : 1, &a);
