@@ -100,9 +100,10 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
     px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = keep_of(o),
                 .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
-    if (ok && !b.no_path && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, b.node, b.n_nodes, best, report);
+    const bool closed = best->found && b.bound >= best->sec * (1 - 1.001 * b.gap);
+    if (ok && !b.no_path && !closed && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, b.node, b.n_nodes, best, report);
     else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
-    report->bound = b.no_path ? INFINITY : fmin(fmax(b.bound, report->bound), b.lost);
+    report->bound = b.no_path ? INFINITY : fmax(b.bound, fmin(report->bound, b.lost));
     if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);
     free(b.price);
     free(b.node);

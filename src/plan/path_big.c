@@ -4,7 +4,7 @@
  * plans by windows (path_lns.c) among the nodes that its cheapest ways use. Bound and target move towards each other. The target is a
  * plan's seconds less an aim; once everything below it is excluded the aim is halved and all visits come back: dropped at a modest aim
  * they make the steps cheap, and the bound that the aim allows is had early. */
-#include "plan/path_ng.h"
+#include "plan/path_use.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +23,7 @@ typedef struct big {
     double theta;
     int since;
     uint64_t seed;
+    double *worth;       /* [S] where path_close.c knows the cheapest ways over the nodes better */
     int waits, next_try; /* harvests without a plan */
 } big;
 
@@ -54,8 +55,8 @@ static int promising(big *b, int most, int *node) {
     worth *v = dil__px_alloc((size_t)S, sizeof *v);
     if (!v) return -1;
     for (int s = 0; s < S; s++) {
-        v[s] = (worth){INFINITY, s};
-        for (int l = 0; l < L; l++) {
+        v[s] = (worth){b->worth ? b->worth[s] : INFINITY, s};
+        for (int l = 0; l < L && !b->worth; l++) {
             const size_t k = (size_t)l * (size_t)S + (size_t)s;
             v[s].cost = fmin(v[s].cost, b->x.from0[k] + b->x.start0[k]);
         }
@@ -247,6 +248,30 @@ static bool harvest(big *b) {
     return o->best->sec >= was || find_plans(b, 4, 0.7);
 }
 
+static bool more_plans(void *ctx) { return find_plans(ctx, 4, 0.7); }
+
+/* What multipliers and large visits leave open is closed by stores that fill up, at the aim and then at smaller ones. false: no memory. */
+static bool close_gap(big *b) {
+    px_big *o = b->o;
+    bool ok = true;
+    double *over = dil__px_alloc((size_t)b->c->n_nodes, sizeof *over);
+    while (ok && over && o->best->found && !out_of_time(b)) {
+        px_close k = {.x = &b->x, .best = o->best, .aim = b->aim, .deadline_ns = o->deadline_ns, .plans = more_plans, .ctx = b, .worth = over, .bound = o->bound};
+        if (o->bound < target_of(b)) {
+            memset(b->price, 0, (size_t)b->c->n_nodes * sizeof *b->price);
+            b->worth = over;
+            ok = dil__px_ng_relax(&b->x, damage_weight(b), b->price) && dil__px_close_run(&k);
+            b->worth = NULL;
+            o->bound = fmax(o->bound, k.bound);
+            if (!k.proved) break;
+        }
+        if (b->aim <= o->gap * 1.001) break;
+        begin_stage(b, fmax(o->gap, b->aim / 2));
+    }
+    free(over);
+    return ok && over;
+}
+
 static bool ascend(big *b) {
     px_big *o = b->o;
     int since_harvest = HARVEST, checked = 0;
@@ -255,7 +280,8 @@ static bool ascend(big *b) {
         const int rc = ascend_once(b, i);
         if (rc < 0) return false;
         if (rc == 0) {
-            if (b->stage < target_of(b) || b->aim <= o->gap * 1.001) break; /* stuck, or done */
+            if (b->stage < target_of(b)) return close_gap(b); /* stuck */
+            if (b->aim <= o->gap * 1.001) break;
             begin_stage(b, fmax(o->gap, b->aim / 2));
             since_harvest = HARVEST;
             checked = i;
@@ -263,7 +289,7 @@ static bool ascend(big *b) {
             continue;
         }
         if (i - checked >= PATIENCE) { /* hardly moving, or no plan in sight */
-            if (b->stage < before + 1e-4 * fabs(before) || (!o->best->found && i >= 4 * PATIENCE)) break;
+            if (b->stage < before + 1e-4 * fabs(before) || (!o->best->found && i >= 4 * PATIENCE)) return close_gap(b);
             checked = i;
             before = b->stage;
         }

@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#include "plan/path_ng.h"
+#include "plan/path_use.h"
 
 enum { L_MAX = 16, S_MAX = 9, Q = 4 };
 
@@ -146,7 +146,71 @@ static void learning_keeps_every_plan_a_way(void **state) {
     }
 }
 
+/* The same of ways that know how much of a store they used, passes from both ends in turn, whatever is melted, learned or dropped. */
+static void stores_that_fill_up_keep_every_plan_a_way(void **state) {
+    (void)state;
+    int learned = 0, dropped = 0;
+    for (uint64_t seed = 1; seed <= (getenv("DILEMMA_TEST_QUICK") ? 20 : 60); seed++) {
+        instance x;
+        int node[L_MAX], level[L_MAX];
+        const double none[S_MAX] = {0};
+        px_plan exact = {.node = node, .level = level};
+        px_report a;
+        px_ng ng;
+        px_use u;
+        px_use_way *way = malloc(PX_USE_WAYS * sizeof *way);
+        dil_rng r;
+        assert_non_null(way);
+        make(&x, seed);
+        dil_rng_init(&r, seed);
+        if (!(solve(&x.core, 0, &exact, &a) < INFINITY)) {
+            free(way);
+            continue;
+        }
+        px_core c = x.core;
+        if (seed & 1) {
+            c.hop = NULL;
+            c.links = &x.links;
+        }
+        const double sec = exact.sec * (1 + 1e-6); /* the plan itself is faster and must stay */
+        assert_true(dil__px_ng_init(&ng, &c, 1));
+        assert_true(dil__px_ng_relax(&ng, 20 * dil_rng_unit(&r) / c.damage_max, none));
+        assert_true(dil__px_use_init(&u, &ng, px_limit(&c, &ng.w, sec)));
+        for (int pass = 0; pass < 10; pass++) {
+            int n = 0;
+            u.most = 1 + (int)dil_rng_below(&r, pass < 4 ? 8 : 200);
+            assert_true(dil__px_use_pass(&u, pass & 1, px_limit(&c, &ng.w, sec), INT64_MAX));
+            const double cost = exact.sec + ng.w.damage * exact.damage;
+            if (u.least > cost * (1 + 1e-12))
+                fail_msg("seed %llu pass %d: the least %.12g is above a plan's %.12g", (unsigned long long)seed, pass, u.least, cost);
+            assert_true(dil__px_use_ways(&u, PX_USE_WAYS, way, &n));
+            for (int i = 0; i < n; i++) {
+                int layers = 0;
+                for (int k = 0; k < way[i].n; k++) {
+                    assert_int_equal(way[i].visit[k].first, layers);
+                    layers += way[i].visit[k].n;
+                }
+                assert_int_equal(layers, c.n_layers);
+                learned += dil__px_use_learn(&u, &way[i]);
+            }
+            if (pass != 5) continue;
+            assert_true(dil__px_ng_relax(&ng, 20 * dil_rng_unit(&r) / c.damage_max, none));
+            dil__px_use_again(&u, px_limit(&c, &ng.w, sec));
+        }
+        size_t all = 0;
+        for (int l = 0; l < c.n_layers; l++)
+            for (int s = 0; s < c.n_nodes; s++) all += (size_t)ng.g.run_max[s * c.n_layers + l];
+        dropped += u.n_alive < all;
+        dil__px_use_fini(&u);
+        dil__px_ng_fini(&ng);
+        free(way);
+    }
+    print_message("%d entries learned, visits dropped in %d instances\n", learned, dropped);
+    assert_true(learned > 0);
+    assert_true(dropped > 0);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(many_node_bounds_are_never_above_the_optimum), cmocka_unit_test(learning_keeps_every_plan_a_way)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(stores_that_fill_up_keep_every_plan_a_way), cmocka_unit_test(many_node_bounds_are_never_above_the_optimum), cmocka_unit_test(learning_keeps_every_plan_a_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
