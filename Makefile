@@ -6,7 +6,7 @@ JOBS := $(shell nproc)
 MODEL := $(DILEMMA_DEPS)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := release
-.PHONY: release deps demo test sim soak bench experiments san fuzz lint install package clean help
+.PHONY: release deps demo test sim soak bench experiments san fuzz lint install package packages-test clean help
 
 release: deps           ## build build/release/dilemma (fetches what it builds on first)
 	@cmake --preset release >build/release.log 2>&1 || { cat build/release.log; exit 1; }
@@ -67,11 +67,19 @@ lint: release           ## folder layers, header self-containment, warnings unde
 install: release        ## into PREFIX (default /usr/local)
 	@cmake --install build/release --prefix $${PREFIX:-/usr/local}
 
-package: release        ## a .deb in build/release
-	@cd build/release && cpack -G DEB
+PORTABLE := $(CURDIR)/build/portable
+package:                ## a .deb in build/portable, for any CPU of this architecture
+	@tools/deps --prefix $(PORTABLE)/deps portable
+	@cmake --preset release -B $(PORTABLE)/tree -DDILEMMA_DEPS=$(PORTABLE)/deps -DDILEMMA_TESTS=OFF >build/portable.log 2>&1 || { cat build/portable.log; exit 1; }
+	@cmake --build $(PORTABLE)/tree -j $(JOBS)
+	@cd $(PORTABLE)/tree && cpack -G DEB -B $(PORTABLE)
+
+packages-test: package  ## as root: the .deb in a fresh Debian, on emulated CPUs of several generations
+	@tools/deps --prefix $(DILEMMA_DEPS) model python packages
+	@DILEMMA_PYTHON=$(DILEMMA_DEPS)/venv/bin/python DILEMMA_TEST_MODEL=$(MODEL) tests/packages/any_cpu.sh $(PORTABLE)/*.deb
 
 clean:                  ## remove what was built, keep the dependencies
 	@rm -rf build/release build/asan build/tsan build/fuzz build/clang
 
 help:                   ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16

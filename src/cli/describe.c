@@ -90,7 +90,7 @@ static void man_page(FILE *f, const char *cmd, const char *usage, const char *ab
     char upper[64];
     snprintf(upper, sizeof upper, "DILEMMA-%s", cmd);
     for (char *p = upper; *p; p++) *p = *p >= 'a' && *p <= 'z' ? (char)(*p - 32) : *p;
-    fprintf(f, ".TH %s 1 \"\" \"dilemma " DILEMMA_VERSION "\" \"dilemma\"\n.SH NAME\ndilemma\\-%s \\- ", upper, cmd);
+    fprintf(f, ".TH %s 1 \"\" \"dilemma " DILEMMA_VERSION "\" \"dilemma\"\n.ad l\n.SH NAME\ndilemma\\-%s \\- ", upper, cmd);
     roff(f, dil_cli_describe_summary);
     fprintf(f, "\n.SH SYNOPSIS\n.B dilemma %s\n", cmd);
     roff(f, usage);
