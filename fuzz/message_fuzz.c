@@ -22,11 +22,13 @@ static void read_all(const dil_frame *f)
     double limit;
     uint32_t n, m;
     uint64_t ns;
+    bool flag;
     size_t len;
     const void *p;
     const uint8_t *bits;
     char (*keys)[DIL_KEY_CHARS + 1];
     dil__msg_get_error(f, &err);
+    dil__msg_get_hello(f, &flag, &ns, &ns, &err);
     dil__msg_get_info(f, &info, &err);
     dil__msg_get_time_layer(f, &tl, &err);
     dil__msg_get_times(f, &lt, &err);

@@ -13,6 +13,7 @@
 #define DILEMMA_COORDINATOR_H
 
 #include <dilemma/gguf.h>
+#include <dilemma/grammar.h>
 #include <dilemma/keys.h>
 #include <dilemma/plan.h>
 #include <dilemma/runner.h>
@@ -27,6 +28,9 @@ typedef struct dil_ring_opts {
     double patience_sec;      /* requests wait so long for a plan that can run; 0: 30 */
     double horizon_sec;       /* the network is expected to stay as it is for so long: what a voluntary move must pay in; 0: 3600 */
     const char *plan_path;    /* the plan that runs is written there when it is another one; NULL: not. Borrowed until the runner is closed */
+    uint64_t run, model;      /* several models of one process on the same nodes, each with a ring of its own: a number of the process that no other run
+                               * has, and one of the model. A ring's layers replace those of its own model, and of any other run with this key */
+    const dil_grammar_vocab *words; /* of the model; borrowed for the runner's life. NULL: requests with a grammar are refused */
     bool stay;                /* never plan again: wait for the plan's own nodes */
     uint32_t n_seq;           /* sequences at once; 0: the plan's */
     uint32_t n_ctx;           /* cached tokens a sequence; 0: the plan's */

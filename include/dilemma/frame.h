@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { DIL_FRAME_VERSION = 1, DIL_FRAME_HEADER_BYTES = 32 };
+enum { DIL_FRAME_VERSION = 2, DIL_FRAME_HEADER_BYTES = 32 };
 #define DIL_FRAME_MAX (64u << 20) /* bytes of a frame, header included: 512 hidden states of 32,000 values fit */
 
 typedef enum dil_frame_type {

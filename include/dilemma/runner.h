@@ -19,7 +19,7 @@ typedef struct dil_gen_req {
     const int32_t *prompt; /* [n_prompt] token ids, copied; n_prompt >= 1 */
     size_t n_prompt;
     uint32_t max_tokens;   /* >= 1; generation also ends where the context does */
-    dil_sampler_opts sampler; /* its bias and grammar are borrowed until DONE or ERROR; a ring takes neither (DIL_EUNSUPPORTED) */
+    dil_sampler_opts sampler; /* its bias and grammar are borrowed until DONE or ERROR; a ring takes schemas of up to 64 KiB */
     const int32_t *stop;   /* [n_stop] ids that end the text (end of generation); not reported as tokens; copied */
     size_t n_stop;
     uint32_t n_top;        /* most probable tokens reported with each token, 0 to DIL_GEN_TOP_MAX */

@@ -34,6 +34,7 @@ struct dil_cli_served {
     dil_gguf *gguf;
     dil_arch arch;
     dil_tokenizer *tok;
+    dil_grammar_vocab *words;
     dil_runner *runner;
     dil_server *server;
     dil_buf keys;              /* text that key[] points into */
@@ -90,8 +91,10 @@ static dil_status open_runner(loaded *m, const dil_cli_serving *v, dil_err *err)
         return dil_runner_rpc(v->plan, v->cluster, &w, &m->arch, &o, &m->runner, err);
     }
     if (v->plan) {
+        dil_status s = dil_grammar_vocab_new(m->tok, &m->words, err);
+        if (s != DIL_OK) return s;
         dil_ring_opts o = {.key = v->key, .n_seq = v->n_seq, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .wire = v->wire, .fixed_shapes = v->deterministic,
-                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = v->plan_path};
+                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = v->plan_path, .words = m->words};
         return dil_runner_ring(v->plan, v->cluster, m->gguf, &m->arch, &o, &m->runner, err);
     }
     dil_stage_opts o = {.device = v->device, .n_threads = v->n_threads, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic,
@@ -151,6 +154,7 @@ void dil_cli_serving_close(loaded *m)
     if (!m) return;
     dil_server_close(m->server);
     dil_runner_close(m->runner);
+    dil_grammar_vocab_free(m->words);
     dil_tokenizer_free(m->tok);
     dil_gguf_close(m->gguf);
     free(m);

@@ -55,12 +55,11 @@ static int by_bytes(const void *a, const void *b)
     return x->len != y->len ? (x->len < y->len ? -1 : 1) : (x->id > y->id) - (x->id < y->id);
 }
 
-static void sort_tokens(dil_grammar_vocab *v, const dil_tokenizer *t, entry *e)
+static void sort_tokens(dil_grammar_vocab *v, entry *e)
 {
     for (uint32_t i = 0; i < v->n; i++) {
         uint32_t len = v->offset[i + 1] - v->offset[i];
-        v->ends[i] = dil_tokenizer_is_eog(t, (int32_t)i);
-        if (len > 0 && len <= TOKEN_MAX && !dil_tokenizer_is_special(t, (int32_t)i)) e[v->n_text++] = (entry){v->bytes + v->offset[i], len, i};
+        if (len > 0) e[v->n_text++] = (entry){v->bytes + v->offset[i], len, i};
     }
     qsort(e, v->n_text, sizeof *e, by_bytes);
     for (uint32_t i = 0; i < v->n_text; i++) {
@@ -71,38 +70,97 @@ static void sort_tokens(dil_grammar_vocab *v, const dil_tokenizer *t, entry *e)
     }
 }
 
-dil_status dil_grammar_vocab_new(const dil_tokenizer *t, dil_grammar_vocab **out, dil_err *err)
+static dil_grammar_vocab *allocate(uint32_t n, size_t total)
 {
-    dil_grammar_vocab *v = calloc(1, sizeof *v);
-    uint32_t n = dil_tokenizer_n_vocab(t);
-    size_t total = 0, len;
-    for (uint32_t i = 0; i < n; i++) {
-        dil_token_bytes(t, (int32_t)i, &len);
-        total += len;
-    }
-    entry *e = calloc((size_t)n + 1, sizeof *e);
-    if (v) {
-        v->n = n;
-        v->id = calloc((size_t)n + 1, sizeof *v->id);
-        v->offset = calloc((size_t)n + 1, sizeof *v->offset);
-        v->common = calloc((size_t)n + 1, sizeof *v->common);
-        v->ends = calloc((size_t)n + 1, 1);
-        v->bytes = malloc(total + 1);
-    }
-    if (!v || !e || !v->id || !v->offset || !v->common || !v->ends || !v->bytes || total > UINT32_MAX) {
+    dil_grammar_vocab *v = total <= UINT32_MAX ? calloc(1, sizeof *v) : NULL;
+    if (!v) return NULL;
+    v->n = n;
+    v->id = calloc((size_t)n + 1, sizeof *v->id);
+    v->offset = calloc((size_t)n + 1, sizeof *v->offset);
+    v->common = calloc((size_t)n + 1, sizeof *v->common);
+    v->ends = calloc((size_t)n + 1, 1);
+    v->bytes = malloc(total + 1);
+    if (v->id && v->offset && v->common && v->ends && v->bytes) return v;
+    dil_grammar_vocab_free(v);
+    return NULL;
+}
+
+/* Takes v over: offsets, bytes and ends are there. */
+static dil_status finish_vocab(dil_grammar_vocab *v, dil_grammar_vocab **out, dil_err *err)
+{
+    uint32_t n = v ? v->n : 0;
+    entry *e = v ? calloc((size_t)n + 1, sizeof *e) : NULL;
+    if (!e) {
         dil_grammar_vocab_free(v);
-        free(e);
-        return dil_fail(err, DIL_EMEMORY, "out of memory for %u tokens", n);
+        return dil_fail(err, DIL_EMEMORY, "out of memory for the vocabulary's words");
     }
-    for (uint32_t i = 0; i < n; i++) {
-        const char *s = dil_token_bytes(t, (int32_t)i, &len);
-        if (len) memcpy(v->bytes + v->offset[i], s, len);
-        v->offset[i + 1] = v->offset[i] + (uint32_t)len;
-    }
-    sort_tokens(v, t, e);
+    sort_tokens(v, e);
     free(e);
     *out = v;
     return DIL_OK;
+}
+
+/* Of a token that makes text; others have no bytes here. */
+static const char *text_of(const dil_tokenizer *t, uint32_t token, size_t *len)
+{
+    const char *s = dil_token_bytes(t, (int32_t)token, len);
+    if (*len > TOKEN_MAX || dil_tokenizer_is_special(t, (int32_t)token)) *len = 0;
+    return s;
+}
+
+dil_status dil_grammar_vocab_new(const dil_tokenizer *t, dil_grammar_vocab **out, dil_err *err)
+{
+    uint32_t n = dil_tokenizer_n_vocab(t);
+    size_t total = 0, len;
+    for (uint32_t i = 0; i < n; i++) {
+        text_of(t, i, &len);
+        total += len;
+    }
+    dil_grammar_vocab *v = allocate(n, total);
+    for (uint32_t i = 0; v && i < n; i++) {
+        const char *s = text_of(t, i, &len);
+        if (len) memcpy(v->bytes + v->offset[i], s, len);
+        v->offset[i + 1] = v->offset[i] + (uint32_t)len;
+        v->ends[i] = dil_tokenizer_is_eog(t, (int32_t)i);
+    }
+    return finish_vocab(v, out, err);
+}
+
+/* --- as bytes, for another machine: n 4 | n of 2: length, the high bit where the token ends a text | the tokens' bytes --------- */
+
+enum { ENDS_BIT = 1 << 15 };
+
+bool dil__grammar_vocab_pack(const dil_grammar_vocab *v, dil_buf *out)
+{
+    const uint32_t n = v->n;
+    dil_buf_append(out, (const uint8_t[]){(uint8_t)n, (uint8_t)(n >> 8), (uint8_t)(n >> 16), (uint8_t)(n >> 24)}, 4);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t x = (v->offset[i + 1] - v->offset[i]) | (v->ends[i] ? ENDS_BIT : 0);
+        dil_buf_append(out, (const uint8_t[]){(uint8_t)x, (uint8_t)(x >> 8)}, 2);
+    }
+    return dil_buf_append(out, v->bytes, v->offset[n]);
+}
+
+dil_status dil__grammar_vocab_unpack(const void *data, size_t bytes, uint32_t n_vocab, dil_grammar_vocab **out, dil_err *err)
+{
+    const uint8_t *p = data;
+    uint32_t n = bytes < 4 ? 0 : (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    if (n == 0 || n != n_vocab || bytes - 4 < 2 * (size_t)n) return dil_fail(err, DIL_EFORMAT, "words: not those of %u tokens", n_vocab);
+    size_t total = bytes - 4 - 2 * (size_t)n;
+    bool wrong = false;
+    dil_grammar_vocab *v = allocate(n, total);
+    for (uint32_t i = 0; v && i < n; i++) {
+        uint32_t x = (uint32_t)p[4 + 2 * (size_t)i] | (uint32_t)p[5 + 2 * (size_t)i] << 8, len = x & (ENDS_BIT - 1);
+        v->ends[i] = (x & ENDS_BIT) != 0;
+        wrong = wrong || len > TOKEN_MAX || len > total - v->offset[i];
+        v->offset[i + 1] = v->offset[i] + (wrong ? 0 : len);
+    }
+    if (v && (wrong || v->offset[n] != total)) {
+        dil_grammar_vocab_free(v);
+        return dil_fail(err, DIL_EFORMAT, "words: their lengths are not those of their bytes");
+    }
+    if (v && total) memcpy(v->bytes, p + bytes - total, total);
+    return finish_vocab(v, out, err);
 }
 
 void dil_grammar_vocab_free(dil_grammar_vocab *v)
@@ -122,6 +180,12 @@ dil_status dil_grammar_json(const dil_grammar_vocab *v, const char *schema, size
     if (!g) return dil_fail(err, DIL_EMEMORY, "out of memory for a grammar");
     g->vocab = v;
     dil_status s = dil__schema_compile(schema, len, g, err);
+    if (s == DIL_OK && schema) {
+        g->schema = malloc(len + 1);
+        g->schema_len = len;
+        if (g->schema) memcpy(g->schema, schema, len);
+        else s = dil_fail(err, DIL_EMEMORY, "out of memory for a grammar");
+    }
     if (s != DIL_OK) {
         dil_grammar_free(g);
         return s;
@@ -133,6 +197,7 @@ dil_status dil_grammar_json(const dil_grammar_vocab *v, const char *schema, size
 void dil_grammar_free(dil_grammar *g)
 {
     if (!g) return;
+    free(g->schema);
     free(g->code);
     free(g->set);
     free(g);

@@ -15,6 +15,8 @@ enum { DIL__PROGRAM_MAX = 1 << 18, DIL__SETS_MAX = 4096 };
 
 struct dil_grammar {
     const dil_grammar_vocab *vocab;
+    char *schema; /* [schema_len] it was made from; NULL: any object */
+    size_t schema_len;
     dil__instr *code; /* [n_code]; starts at `start` */
     dil__byteset *set;
     uint32_t n_code, n_sets, start, cap_code;
@@ -25,13 +27,17 @@ dil_status dil__schema_compile(const char *schema, size_t len, dil_grammar *g, d
 
 struct dil_grammar_vocab {
     uint32_t n;       /* tokens of the vocabulary */
-    uint32_t n_text;  /* those that make text */
+    uint32_t n_text;  /* those that make text; the others have no bytes */
     uint32_t *id;     /* [n_text] sorted by their bytes */
     uint32_t *offset; /* [n + 1] */
     uint8_t *bytes;
     uint16_t *common; /* [n_text] leading bytes shared with the one before */
     uint8_t *ends;    /* [n] ends a generation */
 };
+
+/* The same vocabulary on a machine without the tokenizer. False: no memory. Errors of unpack: DIL_EFORMAT, DIL_EMEMORY. */
+bool dil__grammar_vocab_pack(const dil_grammar_vocab *v, dil_buf *out);
+dil_status dil__grammar_vocab_unpack(const void *data, size_t bytes, uint32_t n_vocab, dil_grammar_vocab **out, dil_err *err);
 
 typedef struct dil__grammar_run dil__grammar_run;
 dil__grammar_run *dil__grammar_run_new(const dil_grammar *g); /* NULL: out of memory */

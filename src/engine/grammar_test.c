@@ -241,6 +241,28 @@ static void what_is_not_understood_is_named(void **state)
     dil_grammar_free(g);
 }
 
+static void a_packed_vocabulary_is_the_same_and_every_cut_of_it_is_refused(void **state)
+{
+    (void)state;
+    dil_buf b;
+    dil_buf_init(&b, 1 << 20);
+    dil_grammar_vocab *v;
+    assert_true(dil__grammar_vocab_pack(vocab, &b));
+    if (dil__grammar_vocab_unpack(b.data, b.len, N_VOCAB, &v, NULL) != DIL_OK) fail();
+    assert_int_equal(v->n_text, vocab->n_text);
+    assert_memory_equal(v->id, vocab->id, v->n_text * sizeof *v->id);
+    assert_memory_equal(v->common, vocab->common, v->n_text * sizeof *v->common);
+    assert_memory_equal(v->offset, vocab->offset, (v->n + 1) * sizeof *v->offset);
+    assert_memory_equal(v->bytes, vocab->bytes, v->offset[v->n]);
+    assert_memory_equal(v->ends, vocab->ends, v->n);
+    dil_grammar_vocab_free(v);
+    for (size_t n = 0; n < b.len; n++) assert_int_equal(dil__grammar_vocab_unpack(b.data, n, N_VOCAB, &v, NULL), DIL_EFORMAT);
+    assert_int_equal(dil__grammar_vocab_unpack(b.data, b.len, N_VOCAB + 1, &v, NULL), DIL_EFORMAT);
+    b.data[5] |= 0x7f; /* the first token's length */
+    assert_int_equal(dil__grammar_vocab_unpack(b.data, b.len, N_VOCAB, &v, NULL), DIL_EFORMAT);
+    dil_buf_fini(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +270,7 @@ int main(void)
         cmocka_unit_test(what_is_drawn_is_json_and_the_same_for_a_seed),
         cmocka_unit_test(a_long_text_starts_the_automaton_over),
         cmocka_unit_test(what_is_not_understood_is_named),
+        cmocka_unit_test(a_packed_vocabulary_is_the_same_and_every_cut_of_it_is_refused),
     };
     return cmocka_run_group_tests(tests, open_vocab, close_vocab);
 }

@@ -85,14 +85,13 @@ static glance look(dil__failover *f)
     return g;
 }
 
-static bool in_ring(const dil__ring *r, const char *name, bool *lost)
+/* Under the ring's lock; NULL: it is not in the ring. */
+static const dil__ring_node *in_ring(const dil__ring *r, const char *name)
 {
     for (uint32_t i = 0; i < r->n_nodes; i++) {
-        if (strcmp(r->node[i].name, name) != 0) continue;
-        *lost = is_lost(&r->node[i]);
-        return true;
+        if (strcmp(r->node[i].name, name) == 0) return &r->node[i];
     }
-    return false;
+    return NULL;
 }
 
 /* --- asking the planner ------------------------------------------------------------------------------------------------------------------ */
@@ -115,14 +114,17 @@ static void fill_nodes(dil__failover *f, circle who, dil__replan_node *out)
 {
     int64_t now = dil_now_ns();
     for (uint32_t i = 0; i < f->cluster->n_nodes; i++) {
-        bool lost = false;
+        uint64_t planned = f->cluster->nodes[i].memory_bytes;
         pthread_mutex_lock(&f->ring->lock);
-        bool inside = in_ring(f->ring, f->cluster->nodes[i].name, &lost);
+        const dil__ring_node *n = in_ring(f->ring, f->cluster->nodes[i].name);
+        bool inside = n != NULL, lost = n && is_lost(n);
+        uint64_t left = n && n->memory_known ? n->memory_free : planned; /* beside the other models there */
         pthread_mutex_unlock(&f->ring->lock);
         const dil__member *m = i < f->members.n ? &f->members.member[i] : NULL;
         bool answers = m && m->since_ns;
         out[i] = (dil__replan_node){.usable = inside ? !lost : who >= ANSWERING ? answers : is_settled(f, i), .slower = f->fate[i].slower};
-        if (!inside && m && m->memory_bytes) out[i].memory_bytes = m->memory_bytes;
+        if (inside && left < planned) out[i].memory_bytes = left ? left : 1;
+        if (!inside && answers) out[i].memory_bytes = m->memory_free ? m->memory_free : 1;
         if (f->fate[i].refused_ns && now - f->fate[i].refused_ns < (who == REFUSERS_TOO ? REFUSED_FEW_NS : REFUSED_NS)) out[i].usable = false;
     }
 }
@@ -223,9 +225,8 @@ static void close_old(dil__failover *f)
 static void watch_outsiders(dil__failover *f)
 {
     for (uint32_t i = 0; i < f->members.n; i++) {
-        bool lost = false;
         pthread_mutex_lock(&f->ring->lock);
-        bool inside = in_ring(f->ring, f->cluster->nodes[i].name, &lost);
+        bool inside = in_ring(f->ring, f->cluster->nodes[i].name) != NULL;
         pthread_mutex_unlock(&f->ring->lock);
         dil__members_watch(&f->members, i, !inside);
         if (!inside && !f->members.member[i].since_ns) f->fate[i].offered = false;

@@ -125,7 +125,7 @@ static dil_status open_all(dil__failover *f, dil_err *err)
     f->o.n_ctx = f->pipe.n_ctx; /* the same for every ring to come */
     f->o.n_seq = f->pipe.n_seq;
     f->o.chunk = f->pipe.chunk;
-    s = dil__members_init(&f->members, f->cluster, f->o.key, f->o.lost_sec, err);
+    s = dil__members_init(&f->members, f->cluster, f->o.key, f->o.lost_sec, f->o.run, f->o.model, err);
     if (s != DIL_OK) return s;
     if (pthread_create(&f->thread, NULL, dil__failover_run, f) != 0) return dil_fail(err, DIL_EMEMORY, "no thread for a coordinator");
     f->started = true;

@@ -141,6 +141,7 @@ static dil_status open_local(local *l, const dil_arch *arch, const dil_weights *
     l->pipe.n_seq = opts.n_seq;
     l->pipe.n_vocab = arch->n_vocab;
     l->pipe.chunk = chunk;
+    l->pipe.schema_max = DIL_SCHEMA_BYTES_MAX;
     l->pipe.depth = 1;
     l->pipe.fixed_shapes = opts.fixed_shapes;
     return DIL_OK;

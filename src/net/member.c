@@ -9,9 +9,10 @@ static int64_t ns(double sec)
     return (int64_t)(sec * 1e9);
 }
 
-dil_status dil__members_init(dil__members *m, const dil_cluster *cluster, const dil_keypair *key, double detect_sec, dil_err *err)
+dil_status dil__members_init(dil__members *m, const dil_cluster *cluster, const dil_keypair *key, double detect_sec, uint64_t run, uint64_t model,
+                             dil_err *err)
 {
-    *m = (dil__members){.cluster = cluster, .key = key, .detect_sec = detect_sec};
+    *m = (dil__members){.cluster = cluster, .key = key, .detect_sec = detect_sec, .run = run, .model = model};
     m->n = cluster->n_nodes < DIL__MEMBERS_MAX ? cluster->n_nodes : DIL__MEMBERS_MAX;
     dil_buf_init(&m->buf, 4096);
     m->zmq = zmq_ctx_new();
@@ -66,7 +67,7 @@ static void hear(dil__member *one, bool *news)
         if (whole && dil_frame_decode(zmq_msg_data(&msg), zmq_msg_size(&msg), &f, NULL) == DIL_OK && f.type == DIL_FRAME_INFO &&
             dil__msg_get_info(&f, &info, NULL) == DIL_OK) {
             one->heard_ns = dil_now_ns();
-            one->memory_bytes = info.memory_bytes;
+            one->memory_free = info.memory_free;
             if (!one->since_ns) *news = true;
             if (!one->since_ns) one->since_ns = one->heard_ns;
         }
@@ -87,7 +88,7 @@ static void tick(dil__members *m, uint32_t node, int64_t now, bool *news)
     if (!one->sock || now < one->beat_ns) return;
     one->beat_ns = now + ns(m->detect_sec / 4);
     m->buf.len = 0;
-    if (dil__msg_empty(&m->buf, DIL_FRAME_HELLO, 0, 1, 0)) dil__send_buf(one->sock, &m->buf, NULL);
+    if (dil__msg_hello(&m->buf, 1, m->run, m->model)) dil__send_buf(one->sock, &m->buf, NULL);
 }
 
 bool dil__members_poll(dil__members *m, int fd, long timeout_ms)

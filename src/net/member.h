@@ -16,7 +16,7 @@ typedef struct dil__member {
     int64_t dial_ns;          /* 0: not watched, it is in the ring */
     int64_t beat_ns, heard_ns;
     int64_t since_ns;         /* it has answered without a break since; 0: it is not there */
-    uint64_t memory_bytes;    /* as it said last */
+    uint64_t memory_free;     /* for this model, as it said last */
 } dil__member;
 
 typedef struct dil__members {
@@ -24,12 +24,15 @@ typedef struct dil__members {
     const dil_keypair *key;   /* NULL: no CURVE */
     void *zmq;
     double detect_sec;
+    uint64_t run, model;      /* of the LOADs to come */
     uint32_t n;
     dil__member *member;      /* [n], index as in the cluster */
     dil_buf buf;
 } dil__members;
 
-dil_status dil__members_init(dil__members *m, const dil_cluster *cluster, const dil_keypair *key, double detect_sec, dil_err *err);
+/* run, model: as in the LOADs to come (net/message.h). */
+dil_status dil__members_init(dil__members *m, const dil_cluster *cluster, const dil_keypair *key, double detect_sec, uint64_t run, uint64_t model,
+                             dil_err *err);
 void dil__members_fini(dil__members *m);
 void dil__members_watch(dil__members *m, uint32_t node, bool on);
 /* Waits until something arrives, fd is readable, or timeout_ms; reads and sends what is due. True: a node came or went. */

@@ -61,6 +61,23 @@ dil_status dil__msg_get_error(const dil_frame *f, dil_err *out)
 
 /* --- who are you --------------------------------------------------------------------------------------------------------- */
 
+bool dil__msg_hello(dil_buf *b, uint64_t id, uint64_t run, uint64_t model)
+{
+    dil_frame_begin(b, DIL_FRAME_HELLO, 0, id, 0);
+    dil_put_u64(b, run);
+    dil_put_u64(b, model);
+    return dil_frame_end(b);
+}
+
+dil_status dil__msg_get_hello(const dil_frame *f, bool *named, uint64_t *run, uint64_t *model, dil_err *err)
+{
+    dil_rd r = dil_frame_body(f);
+    *named = f->body_bytes > 0;
+    *run = *named ? dil_get_u64(&r) : 0;
+    *model = *named ? dil_get_u64(&r) : 0;
+    return finish(&r, f, err);
+}
+
 bool dil__msg_info(dil_buf *b, uint64_t id, const dil_node_info *m)
 {
     dil_frame_begin(b, DIL_FRAME_INFO, 0, id, 0);
@@ -399,6 +416,8 @@ bool dil__msg_load(dil_buf *b, uint64_t session, uint64_t id, const dil__load *m
     dil_put_u8(b, m->fixed_shapes);
     dil_put_i32(b, m->wire);
     dil_put_u8(b, m->replace);
+    dil_put_u64(b, m->run);
+    dil_put_u64(b, m->model);
     dil_put_u8(b, m->fetch_only);
     dil_put_u32(b, m->chunk_bytes);
     dil_put_u32(b, m->n_parts);
@@ -467,6 +486,8 @@ dil_status dil__msg_get_load(const dil_frame *f, dil_arena *a, dil__load *out, d
     m.wire = get_type(&r);
     if (!dil__wire_ok(m.wire)) r.failed = true;
     m.replace = dil_get_bool(&r);
+    m.run = dil_get_u64(&r);
+    m.model = dil_get_u64(&r);
     m.fetch_only = dil_get_bool(&r);
     m.chunk_bytes = get_dim(&r, DIL__CHUNK_BYTES_MIN, DIL__CHUNK_BYTES_MAX);
     if (m.chunk_bytes % DIL__CHUNK_BYTES_MIN != 0) r.failed = true;
@@ -530,6 +551,7 @@ bool dil__msg_status(dil_buf *b, uint64_t session, uint64_t id, const dil__node_
     dil_put_u8(b, m->busy);
     dil_put_u64(b, m->last_work);
     dil_put_u64(b, m->rss_bytes);
+    dil_put_u64(b, m->memory_free);
     for (int i = 0; i < DIL__TEMPO_SIZES; i++) {
         dil_put_u32(b, m->tempo.n[i]);
         dil_put_u64(b, m->tempo.ns[i]);
@@ -547,6 +569,7 @@ dil_status dil__msg_get_status(const dil_frame *f, dil__node_status *out, dil_er
     m.busy = dil_get_bool(&r);
     m.last_work = dil_get_u64(&r);
     m.rss_bytes = dil_get_u64(&r);
+    m.memory_free = dil_get_u64(&r);
     for (int i = 0; i < DIL__TEMPO_SIZES; i++) {
         m.tempo.n[i] = dil_get_u32(&r);
         m.tempo.ns[i] = dil_get_u64(&r);

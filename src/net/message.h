@@ -20,6 +20,8 @@ enum {
     DIL__CHUNK_BYTES_MAX = 4 << 20,
     DIL__ADMIT_MAX = 1024
 };
+/* The tensor, of bytes, that holds the vocabulary's words (engine/grammar.h) for the node that picks tokens; it may be absent. */
+#define DIL__WORDS "dilemma.words"
 
 /* --- small answers ------------------------------------------------------------------------------------------------------- */
 
@@ -29,6 +31,10 @@ bool dil__msg_empty(dil_buf *b, dil_frame_type type, uint64_t session, uint64_t 
 
 /* --- who are you ----------------------------------------------------------------------------------------------------------- */
 
+/* A HELLO may say for which model of which run it asks: what a LOAD of that model would replace then counts as free. */
+bool dil__msg_hello(dil_buf *b, uint64_t id, uint64_t run, uint64_t model);
+/* *named: false for an empty one. */
+dil_status dil__msg_get_hello(const dil_frame *f, bool *named, uint64_t *run, uint64_t *model, dil_err *err);
 bool dil__msg_info(dil_buf *b, uint64_t id, const dil_node_info *m);
 dil_status dil__msg_get_info(const dil_frame *f, dil_node_info *out, dil_err *err);
 
@@ -80,7 +86,8 @@ typedef struct dil__load {
     dil_type kv_type;
     bool fixed_shapes;
     dil_type wire;              /* hidden states travel as F32, F16 or BF16 */
-    bool replace;               /* other sessions of this coordinator's key end first */
+    bool replace;               /* sessions of this coordinator's key end first, but for other models of the same run */
+    uint64_t run, model;        /* of the coordinator's process, and which of the models that it serves */
     bool fetch_only;            /* the chunks are to be in the cache; nothing is opened, no memory is taken */
     uint32_t chunk_bytes;       /* a tensor is cut into pieces of this size; the last may be shorter */
     dil__load_part *parts; uint32_t n_parts;
@@ -105,6 +112,7 @@ typedef struct dil__node_status {
     bool busy;                  /* a work is being computed */
     uint64_t last_work;         /* id of the last work that its last stage sent on */
     uint64_t rss_bytes;
+    uint64_t memory_free;       /* offered, and not held by sessions that this coordinator's next LOAD of the model would leave alone */
     dil__tempo tempo;             /* of the session */
     dil_err err;                /* FAILED: why */
 } dil__node_status;
@@ -120,10 +128,12 @@ typedef struct dil__work_head {
     uint32_t n_tokens;   /* 0: only a test of the ring */
     uint32_t n_begin;
     uint32_t n_hidden;   /* values of one hidden state; 0: tokens only */
+    uint32_t extra_bytes; /* of biases and schemas */
     uint32_t value_bytes; /* of one of them, as the session's wire type says; not in the frame. 0: 4 */
     uint64_t compute_ns; /* of the stages so far, throttle included */
 } dil__work_head;
 
+uint32_t dil__work_extra_bytes(const dil__begin *begin, uint32_t n); /* biases at most DIL_LOGIT_BIAS_MAX, schemas at most DIL__SCHEMA_MAX each */
 size_t dil__work_bytes(const dil__work_head *h); /* of the whole frame */
 /* Writes header, numbers and begins into out [dil__work_bytes]; *hidden is where [n_tokens][n_hidden] values go, 8-aligned. */
 void dil__work_put(uint8_t *out, uint64_t session, uint64_t id, uint32_t epoch, const dil__work_head *h, const dil_batch *b,
@@ -134,7 +144,7 @@ void dil__work_patch(uint8_t *out, const dil__work_head *h, const struct dil__wo
 typedef struct dil__work_view { /* borrowed from the frame, which must be 8-aligned */
     dil__work_head head;
     dil_batch batch;
-    const uint8_t *begins;  /* [n_begin] encoded; dil__work_begin */
+    const uint8_t *begins;  /* [n_begin] encoded, and their extras; dil__work_begin */
     const void *hidden;     /* [n_tokens][n_hidden] of the wire type */
     uint32_t n_want;
 } dil__work_view;

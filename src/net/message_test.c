@@ -7,6 +7,8 @@
 
 #include "net/message.h"
 
+#include "engine/grammar.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,9 +62,11 @@ static void what_is_no_frame_is_refused(void **state)
     assert_int_equal(dil_frame_decode(h, sizeof h, &f, &err), DIL_OK);
     assert_int_equal(dil_frame_decode(h, sizeof h - 1, &f, &err), DIL_EFORMAT);
     assert_int_equal(dil_frame_decode(h, 31, &f, &err), DIL_EFORMAT);
-    h[4] = 2;
-    assert_int_equal(dil_frame_decode(h, sizeof h, &f, &err), DIL_EUNSUPPORTED);
-    h[4] = 1;
+    for (int v = 0; v < 256; v++) { /* no version but ours, older ones neither */
+        h[4] = (uint8_t)v;
+        assert_int_equal(dil_frame_decode(h, sizeof h, &f, &err), v == DIL_FRAME_VERSION ? DIL_OK : DIL_EUNSUPPORTED);
+    }
+    h[4] = DIL_FRAME_VERSION;
     h[6] = DIL_FRAME_TYPE_LIMIT;
     assert_int_equal(dil_frame_decode(h, sizeof h, &f, &err), DIL_EFORMAT);
     h[0] = 'X';
@@ -168,12 +172,58 @@ static void a_work_is_used_where_it_lies(void **state)
     assert_int_equal(b.n_prompt, 5);
     assert_int_equal(b.n_known, 9);
     assert_int_equal(b.n_top, 5);
-    assert_memory_equal(&b.sampler, &begin.sampler, sizeof b.sampler);
+    assert_memory_equal(&b.sampler, &begin.sampler, offsetof(dil_sampler_opts, n_bias)); /* what follows is padded */
     assert_int_equal(dil__work_get(&f, 9, 4, 100, 8, 4, &v, &err), DIL_EFORMAT);  /* position 9 of a context of 9 */
     assert_int_equal(dil__work_get(&f, 16, 3, 100, 8, 4, &v, &err), DIL_EFORMAT); /* sequence 3 of 3 */
     assert_int_equal(dil__work_get(&f, 16, 4, 7, 8, 4, &v, &err), DIL_EFORMAT);   /* token 7 of a vocabulary of 7 */
     assert_int_equal(dil__work_get(&f, 16, 4, 100, 2, 4, &v, &err), DIL_EFORMAT); /* three tokens where two are allowed */
     free(m);
+}
+
+static void biases_and_schemas_travel_with_a_begin(void **state)
+{
+    (void)state;
+    int32_t token[1] = {5}, pos[1] = {0}, seq[1] = {0};
+    uint8_t want[1] = {1};
+    dil_batch batch = {.n_tokens = 1, .token = token, .pos = pos, .seq = seq, .want = want};
+    dil_logit_bias bias[2] = {{7, -100}, {9, 1.5f}};
+    dil_grammar schema = {.schema = (char[]){"{\"a\":1}"}, .schema_len = 7}, any = {0};
+    dil__begin begin[3] = {{.slot = 0, .sampler = {.bias = bias, .n_bias = 2, .grammar = &schema}}, {.slot = 1, .sampler = {.grammar = &any}},
+                           {.slot = 2, .sampler = {.bias = bias + 1, .n_bias = 1}}};
+    dil__work_head h = {.n_tokens = 1, .n_begin = 3, .extra_bytes = dil__work_extra_bytes(begin, 3)};
+    assert_int_equal(h.extra_bytes, 16 + 8 + 8); /* seven bytes of schema are padded to eight */
+    size_t n = dil__work_bytes(&h);
+    uint8_t *m = malloc(n), *keep = malloc(n);
+    void *hidden;
+    dil__work_put(m, 8, 9, 10, &h, &batch, begin, &hidden);
+    memcpy(keep, m, n);
+    dil_frame f;
+    dil_err err;
+    dil__work_view v;
+    assert_int_equal(dil_frame_decode(m, n, &f, &err), DIL_OK);
+    assert_int_equal(dil__work_get(&f, 16, 4, 100, 8, 4, &v, &err), DIL_OK);
+    assert_int_equal(v.batch.token[0], 5);
+    dil__begin b = dil__work_begin(&v, 0);
+    assert_memory_equal(b.sampler.bias, bias, sizeof bias);
+    assert_true(b.json && b.schema_len == 7);
+    assert_memory_equal(b.schema, schema.schema, 7);
+    b = dil__work_begin(&v, 1);
+    assert_true(b.json && !b.schema && b.sampler.n_bias == 0);
+    b = dil__work_begin(&v, 2);
+    assert_true(!b.json && b.sampler.n_bias == 1 && b.sampler.bias[0].token == 9);
+    /* The last numbers of the first begin: how many biases, kind of grammar, bytes of schema. */
+    const size_t at = DIL_FRAME_HEADER_BYTES + 32 + 52;
+    const struct { size_t at; uint32_t value; } lies[] = {{at, 3}, {at, 1}, {at, DIL_LOGIT_BIAS_MAX + 1}, {at, UINT32_MAX}, {at + 4, 3}, {at + 4, 0}, {at + 8, 0}, {at + 8, 12},
+                                                         {at + 8, DIL__SCHEMA_MAX + 1}, {at + 8, UINT32_MAX}, {DIL_FRAME_HEADER_BYTES + 16, 28},
+                                                         {DIL_FRAME_HEADER_BYTES + 16, UINT32_MAX}};
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        memcpy(m, keep, n);
+        memcpy(m + lies[i].at, &lies[i].value, 4);
+        assert_int_equal(dil_frame_decode(m, n, &f, &err), DIL_OK);
+        if (dil__work_get(&f, 16, 4, 100, 8, 4, &v, &err) != DIL_EFORMAT) fail_msg("lie %zu is believed", i);
+    }
+    free(m);
+    free(keep);
 }
 
 static void a_peers_error_is_one_clean_line(void **state)
@@ -199,6 +249,7 @@ int main(void)
         cmocka_unit_test(a_load_comes_back_and_every_cut_of_it_is_refused),
         cmocka_unit_test(a_load_whose_hashes_do_not_cover_its_tensors_is_refused),
         cmocka_unit_test(a_work_is_used_where_it_lies),
+        cmocka_unit_test(biases_and_schemas_travel_with_a_begin),
         cmocka_unit_test(a_peers_error_is_one_clean_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,16 +18,21 @@ enum { JOBS_MAX = 256, WORKS_MAX = 256 };
 
 /* --- the listener ------------------------------------------------------------------------------------------------------------ */
 
-static void answer_info(dil_node *n, const dil__id *to, const dil_frame *f)
+static dil_status answer_info(dil_node *n, const dil__id *to, const char *key, const dil_frame *f, dil_err *err)
 {
     dil_node_info m = {.memory_bytes = n->memory_bytes, .threads = (uint32_t)n->env.n_threads, .throttle = n->env.throttle};
-    uint64_t used = dil__node_bytes_in_use(n);
+    bool named;
+    uint64_t run, model;
+    dil_status st = dil__msg_get_hello(f, &named, &run, &model, err);
+    if (st != DIL_OK) return st;
+    uint64_t used = named ? dil__node_bytes_kept(n, key, run, model) : dil__node_bytes_in_use(n);
     m.memory_free = used < n->memory_bytes ? n->memory_bytes - used : 0;
     snprintf(m.version, sizeof m.version, "%s", DILEMMA_VERSION);
     snprintf(m.device, sizeof m.device, "%s", n->device);
     snprintf(m.cpu, sizeof m.cpu, "%s", n->cpu);
     n->reply.len = 0;
     if (dil__msg_info(&n->reply, f->id, &m)) dil__node_send(n, to, &n->reply);
+    return DIL_OK;
 }
 
 static uint64_t resident_bytes(void)
@@ -47,6 +52,7 @@ static void answer_heartbeat(dil_node *n, const dil__id *to, const char *key, co
     if (s && strcmp(s->owner, key) == 0) {
         dil__node_touch(n, s);
         dil__net_session_status(s, &m);
+        m.memory_free = dil__node_free_for(n, s);
         pthread_mutex_lock(&s->lock);
         s->control = *to;
         pthread_mutex_unlock(&s->lock);
@@ -135,7 +141,7 @@ static dil_status dispatch(dil_node *n, dil__item *it, const dil_frame *f, dil_e
     if (n->gate && !dil__gate_is_operator(n->gate, it->key))
         return dil_fail(err, DIL_EAUTH, "%s is for coordinators; key %s is not one of them", dil_frame_type_name(f->type), it->key);
     switch (f->type) {
-    case DIL_FRAME_HELLO: answer_info(n, &it->from, f); return DIL_OK;
+    case DIL_FRAME_HELLO: return answer_info(n, &it->from, it->key, f, err);
     case DIL_FRAME_HEARTBEAT: answer_heartbeat(n, &it->from, it->key, f); return DIL_OK;
     case DIL_FRAME_ADMIT: return answer_admit(n, &it->from, f, err);
     case DIL_FRAME_UNLOAD: return answer_unload(n, &it->from, it->key, f, err);

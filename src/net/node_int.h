@@ -46,7 +46,10 @@ dil__net_session *dil__node_session(dil_node *n, uint64_t id); /* NULL: there is
 void dil__node_put(dil_node *n, dil__net_session *s);
 void dil__node_remove(dil_node *n, dil__net_session *s, const char *why);
 uint64_t dil__node_bytes_in_use(dil_node *n);
-void dil__node_end_of(dil_node *n, const char *owner, const char *why);
+/* Held by sessions that a LOAD of owner's model leaves alone, as far as it replaces: other owners', and other models' of the same run. */
+uint64_t dil__node_bytes_kept(dil_node *n, const char *owner, uint64_t run, uint64_t model);
+uint64_t dil__node_free_for(dil_node *n, const dil__net_session *s); /* what its coordinator's next LOAD of the model can have */
+void dil__node_end_replaced(dil_node *n, const char *owner, uint64_t run, uint64_t model, const char *why);
 void dil__node_end_silent(dil_node *n);
 void dil__node_touch(dil_node *n, dil__net_session *s);
 void dil__node_complete(dil_node *n, dil__net_session *s); /* all chunks are there */

@@ -71,7 +71,7 @@ static dil_status do_load(dil_node *n, const dil__item *it, const dil_frame *f, 
     dil_status st = dil__net_session_new(&n->env, f, it->key, &it->from, &s, err);
     if (st != DIL_OK) return st;
     char detail[160] = "";
-    if (s->load.replace) dil__node_end_of(n, it->key, "replaced by its coordinator");
+    if (s->load.replace) dil__node_end_replaced(n, it->key, s->load.run, s->load.model, "replaced by its coordinator");
     st = accept_session(n, s, detail, err);
     if (st == DIL_OK) {
         dil__net_session_look_up(s);
@@ -165,7 +165,7 @@ void *dil__node_run_jobs(void *arg)
 
 static void push_status(dil_node *n, dil__net_session *s)
 {
-    dil__node_status m = {0};
+    dil__node_status m = {.memory_free = dil__node_free_for(n, s)};
     dil__net_session_status(s, &m);
     dil_buf b;
     dil_buf_init(&b, 4096);

@@ -92,13 +92,34 @@ uint64_t dil__node_bytes_in_use(dil_node *n)
     return sum;
 }
 
-void dil__node_end_of(dil_node *n, const char *owner, const char *why)
+/* A coordinator that was started anew (another run) has lost what it had; within a run each model has its own session. */
+static bool gives_way(const dil__net_session *s, const char *owner, uint64_t run, uint64_t model)
+{
+    return strcmp(s->owner, owner) == 0 && (s->load.run != run || s->load.model == model);
+}
+
+uint64_t dil__node_bytes_kept(dil_node *n, const char *owner, uint64_t run, uint64_t model)
+{
+    uint64_t sum = 0;
+    pthread_mutex_lock(&n->lock);
+    for (uint32_t i = 0; i < n->n_sessions; i++) sum += gives_way(n->session[i], owner, run, model) ? 0 : n->session[i]->bytes;
+    pthread_mutex_unlock(&n->lock);
+    return sum;
+}
+
+uint64_t dil__node_free_for(dil_node *n, const dil__net_session *s)
+{
+    uint64_t kept = dil__node_bytes_kept(n, s->owner, s->load.run, s->load.model);
+    return kept < n->memory_bytes ? n->memory_bytes - kept : 0;
+}
+
+void dil__node_end_replaced(dil_node *n, const char *owner, uint64_t run, uint64_t model, const char *why)
 {
     for (;;) {
         dil__net_session *found = NULL;
         pthread_mutex_lock(&n->lock);
         for (uint32_t i = 0; i < n->n_sessions && !found; i++) {
-            if (strcmp(n->session[i]->owner, owner) == 0) found = n->session[i];
+            if (gives_way(n->session[i], owner, run, model)) found = n->session[i];
         }
         pthread_mutex_unlock(&n->lock);
         if (!found) return;

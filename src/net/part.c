@@ -7,6 +7,7 @@
 #include "net/part.h"
 
 #include "base/wire.h"
+#include "engine/grammar.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +22,9 @@ dil_status dil__part_open_head(dil__net_session *s, dil_err *err)
     s->logits = malloc(n);
     s->rows = calloc(n_rows, sizeof *s->rows);
     if (!s->logits || !s->rows) return dil_fail(err, DIL_EMEMORY, "no memory for %zu bytes of logits", n);
-    return dil__picker_init(&s->picker, s->load.n_seq, s->load.arch.n_vocab, err);
+    dil_status st = dil__picker_init(&s->picker, s->load.n_seq, s->load.arch.n_vocab, err);
+    const dil_tensor *words = st == DIL_OK ? dil__net_session_tensor(s, DIL__WORDS) : NULL;
+    return words ? dil__grammar_vocab_unpack(words->data, words->bytes, s->load.arch.n_vocab, &s->picker.words, err) : st;
 }
 
 static void hang_up(dil__part *p)
@@ -135,7 +138,8 @@ static dil_status pass_on(dil__net_session *s, dil__part *p, const dil_frame *f,
     dil_status st = dial_next(s, p, err);
     if (st != DIL_OK) return st;
     uint32_t value_bytes = (uint32_t)dil__wire_bytes(s->load.wire);
-    dil__work_head h = {.stage = p->spec.stage + 1, .n_tokens = v->head.n_tokens, .n_begin = v->head.n_begin, .n_hidden = s->load.arch.n_embd, .value_bytes = value_bytes};
+    dil__work_head h = {.stage = p->spec.stage + 1, .n_tokens = v->head.n_tokens, .n_begin = v->head.n_begin, .n_hidden = s->load.arch.n_embd, .extra_bytes = v->head.extra_bytes,
+                        .value_bytes = value_bytes};
     zmq_msg_t msg;
     if (zmq_msg_init_size(&msg, dil__work_bytes(&h)) != 0) return dil_fail(err, DIL_EMEMORY, "no memory for a frame of %zu bytes", dil__work_bytes(&h));
     uint8_t *to = zmq_msg_data(&msg);

@@ -11,8 +11,9 @@
 dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, dil_err *err)
 {
     *p = (dil__picker){.n_seq = n_seq, .n_vocab = n_vocab, .sampler = calloc(n_seq, sizeof *p->sampler), .from = calloc(n_seq, sizeof *p->from),
-                       .to = calloc(n_seq, sizeof *p->to), .n_top = calloc(n_seq, sizeof *p->n_top)};
-    if (p->sampler && p->from && p->to && p->n_top) return DIL_OK;
+                       .to = calloc(n_seq, sizeof *p->to), .n_top = calloc(n_seq, sizeof *p->n_top),
+                       .grammar = calloc(n_seq, sizeof *p->grammar)};
+    if (p->sampler && p->from && p->to && p->n_top && p->grammar) return DIL_OK;
     dil__picker_fini(p);
     return dil_fail(err, DIL_EMEMORY, "no memory for %u samplers", n_seq);
 }
@@ -20,6 +21,9 @@ dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, di
 void dil__picker_fini(dil__picker *p)
 {
     for (uint32_t i = 0; p->sampler && i < p->n_seq; i++) dil_sampler_free(p->sampler[i]);
+    for (uint32_t i = 0; p->grammar && i < p->n_seq; i++) dil_grammar_free(p->grammar[i]);
+    dil_grammar_vocab_free(p->words);
+    free(p->grammar);
     free(p->sampler);
     free(p->from);
     free(p->to);
@@ -30,10 +34,21 @@ void dil__picker_fini(dil__picker *p)
 dil_status dil__picker_begin(dil__picker *p, const dil__begin *b, dil_err *err)
 {
     if (b->slot >= p->n_seq) return dil_fail(err, DIL_EDATA, "slot %u begins, there are %u", b->slot, p->n_seq);
-    dil_sampler *fresh = dil_sampler_new(&b->sampler, p->n_vocab);
-    if (!fresh) return dil_fail(err, DIL_EMEMORY, "no memory for a sampler of %u tokens", p->n_vocab);
+    dil_sampler_opts o = b->sampler;
+    dil_grammar *grammar = NULL;
+    if (b->json && !p->words) return dil_fail(err, DIL_EUNSUPPORTED, "a grammar, but the words of the vocabulary are not here");
+    dil_status s = b->json ? dil_grammar_json(p->words, b->schema, b->schema_len, &grammar, err) : DIL_OK;
+    if (s != DIL_OK) return s;
+    if (grammar) o.grammar = grammar;
+    dil_sampler *fresh = dil_sampler_new(&o, p->n_vocab);
+    if (!fresh) {
+        dil_grammar_free(grammar);
+        return dil_fail(err, DIL_EMEMORY, "no memory for a sampler of %u tokens", p->n_vocab);
+    }
     dil_sampler_free(p->sampler[b->slot]);
+    dil_grammar_free(p->grammar[b->slot]);
     p->sampler[b->slot] = fresh;
+    p->grammar[b->slot] = grammar;
     p->from[b->slot] = b->n_prompt;
     p->to[b->slot] = b->n_known;
     if (b->n_known > b->n_prompt) dil_sampler_skip(fresh, b->n_known - b->n_prompt);

@@ -4,11 +4,15 @@
 
 #include "net/pipe.h"
 
+#include <dilemma/grammar.h>
+
 typedef struct dil__picker {
     dil_sampler **sampler; /* [n_seq], NULL: the slot never began */
     uint32_t *from, *to;   /* [n_seq] positions of tokens that were picked before the slot began: accepted as they pass */
     uint32_t *n_top;       /* [n_seq] */
     uint32_t n_seq, n_vocab;
+    dil_grammar_vocab *words; /* owned; NULL: begins with a schema of their own are refused */
+    dil_grammar **grammar;    /* [n_seq] made of such a schema */
 } dil__picker;
 
 dil_status dil__picker_init(dil__picker *p, uint32_t n_seq, uint32_t n_vocab, dil_err *err);

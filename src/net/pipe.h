@@ -12,6 +12,7 @@
 enum {
     DIL__DEPTH_MAX = 64,    /* works in flight */
     DIL__SLOTS_MAX = 1024,  /* sequences at once */
+    DIL__SCHEMA_MAX = 64 << 10, /* bytes of a schema that travels to the last stage */
     DIL__CHUNK = 128        /* prompt tokens a work: small enough for stages to overlap and for streams not to wait long */
 };
 
@@ -19,7 +20,9 @@ typedef struct dil__begin { /* a slot starts over, with this sampler */
     uint32_t slot;
     uint32_t n_prompt, n_known; /* of a stream that goes on: tokens at n_prompt..n_known-1 were picked before; equal for a new one */
     uint32_t n_top;          /* alternatives wanted with each token, <= DIL_GEN_TOP_MAX */
-    dil_sampler_opts sampler;
+    dil_sampler_opts sampler; /* with its grammar, or, where it came in a frame, without: */
+    bool json;               /* the text is JSON: */
+    const char *schema; uint32_t schema_len; /* of this schema; NULL: any object. Borrowed for the call */
 } dil__begin;
 
 typedef struct dil__work {
@@ -80,7 +83,7 @@ struct dil__pipe { /* first member of every implementation */
     uint32_t n_ctx, n_seq, n_vocab;
     uint32_t chunk;      /* prompt tokens a work; also bounds the sequences decoded together */
     uint32_t depth;      /* works in flight that keep every stage busy, at most DIL__DEPTH_MAX; 1: submit computes at once. May change with RESET */
-    bool picks_elsewhere; /* samplers are on another machine, and get numbers alone: no bias, no grammar */
+    uint32_t schema_max; /* bytes of a grammar's schema; 0: it takes no grammars */
     bool fixed_shapes;   /* never put two prompts into one work */
 };
 

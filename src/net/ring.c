@@ -71,7 +71,7 @@ static void start_epoch(dil__ring *r)
 
 static dil_status send_work(dil__ring *r, uint64_t id, const dil_batch *b, const dil__begin *begin, uint32_t n_begin, dil_err *err)
 {
-    dil__work_head h = {.n_tokens = b->n_tokens, .n_begin = n_begin};
+    dil__work_head h = {.n_tokens = b->n_tokens, .n_begin = n_begin, .extra_bytes = dil__work_extra_bytes(begin, n_begin)};
     zmq_msg_t m;
     if (zmq_msg_init_size(&m, dil__work_bytes(&h)) != 0) return dil_fail(err, DIL_EMEMORY, "no memory for a work of %u tokens", b->n_tokens);
     void *hidden;
@@ -297,6 +297,7 @@ static void ring_close(dil__pipe *p)
     pthread_cond_destroy(&r->changed);
     dil_arena_free(r->arena);
     free(r->rows);
+    dil_buf_fini(&r->words);
     sodium_memzero(&r->key, sizeof r->key);
     free(r);
 }
@@ -339,7 +340,7 @@ dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, cons
     if (!r) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
     if (sodium_init() < 0) return dil_fail(err, DIL_EINTERNAL, "no random numbers");
     r->pipe.ops = &ring_ops;
-    r->pipe.picks_elsewhere = true;
+    r->pipe.schema_max = opts->words ? DIL__SCHEMA_MAX : 0;
     r->fetch_only = fetch_only;
     r->news = news;
     r->news_ctx = news_ctx;
@@ -350,6 +351,7 @@ dil_status dil__ring_open(const dil_plan *plan, const dil_cluster *cluster, cons
     r->wake_fd = r->ctl_fd = -1;
     r->broken_from = r->broken_to = UINT32_MAX;
     zmq_msg_init(&r->answer);
+    dil_buf_init(&r->words, DIL_FRAME_MAX);
     pthread_mutex_init(&r->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);

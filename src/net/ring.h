@@ -37,7 +37,8 @@ typedef struct dil__ring_node {
     /* under the ring's lock, written by the control thread */
     dil__node_phase phase;
     dil_err err;                /* what went wrong last; code DIL_OK: nothing */
-    uint64_t bytes_sent, bytes_cached, rss_bytes;
+    uint64_t bytes_sent, bytes_cached, rss_bytes, memory_free;
+    bool memory_known;          /* it said what is free */
     int64_t shown_heard_ns;
     dil__tempo tempo;
 } dil__ring_node;
@@ -61,6 +62,7 @@ typedef struct dil__ring {
     uint32_t n_nodes, n_stages;
     uint32_t *stage_node; /* [n_stages] */
     uint32_t n_embd, chunk_bytes;
+    dil_buf words;        /* of the vocabulary, for the last stage; empty: none */
 
     void *zmq;
     pthread_t thread;

@@ -217,6 +217,8 @@ static void take_status(ctl *c, dil__ring_node *n, const dil_frame *f)
     n->status = st;
     pthread_mutex_lock(&c->r->lock);
     n->rss_bytes = st.rss_bytes;
+    n->memory_free = st.memory_free;
+    n->memory_known = st.state != DIL__SESSION_NONE;
     n->tempo = st.tempo;
     pthread_mutex_unlock(&c->r->lock);
     switch (st.state) {

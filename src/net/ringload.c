@@ -2,6 +2,8 @@
  * node that the ring visits twice gets one LOAD with both stages, and a tensor that both need once. */
 #include "net/ring.h"
 
+#include "engine/grammar.h"
+
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,8 +106,13 @@ static dil_status list_tensors(dil__ring *r, dil__ring_node *n, dil_err *err)
     dil__load *m = &n->load;
     uint32_t most = count_tensors(m);
     if (most > DIL__TENSORS_MAX) return dil_fail(err, DIL_ELIMIT, "node '%s' holds %u tensors, at most %d", n->name, most, DIL__TENSORS_MAX);
-    m->tensors = dil_arena_push(r->arena, most + 1, sizeof *m->tensors);
+    m->tensors = dil_arena_push(r->arena, most + 2, sizeof *m->tensors);
     if (!m->tensors) return dil_fail(err, DIL_EMEMORY, "no memory for %u tensors", most);
+    if (r->words.len && n == &r->node[r->stage_node[r->n_stages - 1]]) {
+        dil_tensor *t = &m->tensors[m->n_tensors++];
+        *t = (dil_tensor){.type = DIL_TYPE_I8, .n_dims = 1, .ne = {r->words.len, 1, 1, 1}, .data = r->words.data, .bytes = r->words.len};
+        snprintf(t->name, sizeof t->name, "%s", DIL__WORDS);
+    }
     dil_status s = DIL_OK;
     for (uint32_t p = 0; p < m->n_parts; p++) {
         for (uint32_t l = m->parts[p].first_layer; l <= m->parts[p].last_layer && s == DIL_OK; l++) s = list_layer(r, m, l, err);
@@ -155,6 +162,8 @@ static void fill_load(const dil__ring *r, dil__load *m, const dil_arch *arch, co
     m->fixed_shapes = o->fixed_shapes;
     m->wire = o->wire;
     m->replace = !r->fetch_only;
+    m->run = o->run;
+    m->model = o->model;
     m->fetch_only = r->fetch_only;
     m->chunk_bytes = r->chunk_bytes;
 }
@@ -169,6 +178,7 @@ dil_status dil__ring_build(dil__ring *r, const dil_plan *plan, const dil_cluster
     r->node = dil_arena_push(r->arena, plan->n_stages, sizeof *r->node);
     r->stage_node = dil_arena_push(r->arena, plan->n_stages, sizeof *r->stage_node);
     if (!r->node || !r->stage_node) return dil_fail(err, DIL_EMEMORY, "no memory for %u stages", plan->n_stages);
+    if (o->words && !dil__grammar_vocab_pack(o->words, &r->words)) s = dil_fail(err, DIL_EMEMORY, "no memory for the words of %u tokens", arch->n_vocab);
     for (uint32_t i = 0; i < plan->n_stages && s == DIL_OK; i++) s = add_node(r, cluster, plan->stages[i].node, &r->stage_node[i], err);
     for (uint32_t i = 0; i < plan->n_stages && s == DIL_OK; i++) s = add_part(r, plan, i, err);
     for (uint32_t i = 0; i < r->n_nodes && s == DIL_OK; i++) {

@@ -16,6 +16,8 @@
 #include "net/draft.h"
 #include "net/pipe.h"
 
+#include "engine/grammar.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -548,8 +550,11 @@ static void *schedule(void *arg)
 
 static dil_status check_request(dil_runner *r, const dil_gen_req *req, dil_err *err)
 {
-    if (r->pipe->picks_elsewhere && (req->sampler.n_bias > 0 || req->sampler.grammar))
-        return dil_fail(err, DIL_EUNSUPPORTED, "%s is not supported over several machines yet", req->sampler.grammar ? "a grammar" : "logit_bias");
+    const dil_grammar *g = req->sampler.grammar;
+    if (g && !r->pipe->schema_max) return dil_fail(err, DIL_EUNSUPPORTED, "a grammar is not supported here");
+    if (g && g->schema_len > r->pipe->schema_max)
+        return dil_fail(err, DIL_ELIMIT, "the schema has %zu bytes, over several machines at most %u", g->schema_len, r->pipe->schema_max);
+    if (req->sampler.n_bias > DIL_LOGIT_BIAS_MAX) return dil_fail(err, DIL_ELIMIT, "%u logit biases, at most %d", req->sampler.n_bias, DIL_LOGIT_BIAS_MAX);
     if (req->n_prompt < 1 || req->max_tokens < 1)
         return dil_fail(err, DIL_EUSAGE, "a request wants at least one prompt token and one token to generate");
     if (req->n_prompt >= r->pipe->n_ctx)

@@ -15,9 +15,8 @@ const dil__engine dil__engine_real = {dil_stage_open, dil_stage_close, dil_stage
 
 /* --- from the frame ------------------------------------------------------------------------------------------------------- */
 
-static const dil_tensor *find_tensor(void *ctx, const char *name)
+const dil_tensor *dil__net_session_tensor(dil__net_session *s, const char *name)
 {
-    const dil__net_session *s = ctx;
     for (uint32_t lo = 0, hi = s->load.n_tensors; lo < hi;) {
         uint32_t mid = lo + (hi - lo) / 2;
         int c = strcmp(name, s->load.tensors[mid].name);
@@ -26,6 +25,11 @@ static const dil_tensor *find_tensor(void *ctx, const char *name)
         else lo = mid + 1;
     }
     return NULL;
+}
+
+static const dil_tensor *find_tensor(void *ctx, const char *name)
+{
+    return dil__net_session_tensor(ctx, name);
 }
 
 static dil_status check_layer(dil__net_session *s, uint32_t layer, dil_err *err)
@@ -150,7 +154,10 @@ static uint32_t n_blocks(const dil__net_session *s, const dil__load_part *p)
 dil_status dil__net_session_measure(dil__net_session *s, char text[160], dil_err *err)
 {
     uint64_t weights = 0, kv = 0, buffers = 0;
-    for (uint32_t i = 0; i < s->load.n_tensors; i++) weights += s->load.tensors[i].bytes;
+    for (uint32_t i = 0; i < s->load.n_tensors; i++) {
+        bool words = strcmp(s->load.tensors[i].name, DIL__WORDS) == 0; /* part of the program's own, as samplers and frames are */
+        weights += words ? 0 : s->load.tensors[i].bytes;
+    }
     for (uint32_t i = 0; i < s->load.n_parts; i++) {
         const dil__load_part *p = &s->load.parts[i];
         dil_stage_opts o = dil__part_opts(s, p);

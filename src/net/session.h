@@ -80,6 +80,8 @@ typedef struct dil__net_session {
     size_t aligned_bytes;
 } dil__net_session;
 
+const dil_tensor *dil__net_session_tensor(dil__net_session *s, const char *name); /* NULL: not announced */
+
 /* Decodes and checks the LOAD frame against its own architecture. */
 dil_status dil__net_session_new(const dil__env *env, const dil_frame *f, const char *owner, const dil__id *control, dil__net_session **out, dil_err *err);
 void dil__net_session_free(dil__net_session *s);
