@@ -42,6 +42,7 @@ with tempfile.TemporaryDirectory() as tmp:
         for path, item in api["paths"].items():
             if path in ("/dilemma/whatif", "/dilemma/pair", "/dilemma/find"): continue   # want a plan, or nodes: tests/web_test.py
             for method in item.keys() - {"parameters"}:
+                if path.startswith("/dilemma/models") and method != "get": continue   # want an API key: tests/models_test.py
                 status, kind, text = ask(method.upper(), path.replace("{model}", NAME), base.get(path))
                 ok = status == 200 and kind in item[method]["responses"]["200"]["content"]
                 wrong = fits(schema_of(path, method, kind), json.loads(text)) if ok and kind == "application/json" else []

@@ -171,7 +171,7 @@ static int take_value(const char *cmd, const dil_cli_opt *o, const char *word, c
         if (!dil_parse_bytes(value, o->out))
             return dil_cli_usage("%s: %s wants a size such as 500M or 1.5GiB, not '%s'", cmd, word, value);
         break;
-    case DIL_CLI_LIST: {
+    case DIL_CLI_MANY: case DIL_CLI_LIST: {
         dil_cli_list *l = o->out;
         if (l->n == sizeof l->item / sizeof l->item[0]) return dil_cli_usage("%s: %s: more than %zu values", cmd, word, l->n);
         l->item[l->n++] = value;

@@ -13,6 +13,7 @@ typedef enum dil_cli_kind {
     DIL_CLI_INT,   /* int64_t, within min..max */
     DIL_CLI_NUM,   /* double, within min..max */
     DIL_CLI_BYTES, /* uint64_t: 500M, 1.5GiB */
+    DIL_CLI_MANY,  /* dil_cli_list: may be repeated, one word each */
     DIL_CLI_LIST   /* dil_cli_list: may be repeated, and takes several words up to the next option */
 } dil_cli_kind;
 

@@ -34,15 +34,39 @@ static dil_plan *newer_plan(dil_plan *given, const char *path)
     return same ? kept : given;
 }
 
+typedef struct chosen { /* the models, in the order of the command line */
+    dil_cli_choice what[DIL_SERVE_MODELS_MAX];
+    dil_plan *plan[DIL_SERVE_MODELS_MAX];
+    char kept[DIL_SERVE_MODELS_MAX][4096];
+    dil_cluster *cluster;
+} chosen;
+
+/* The first keeps its plan in plan.json, the others in plan-2.json and so on. */
+static dil_status choose(chosen *c, size_t i, const char *model, const char *name, const char *plan, const char *state_dir, dil_err *err)
+{
+    c->what[i] = (dil_cli_choice){.model = model, .name = name, .cluster = c->cluster};
+    dil_status s = plan ? dil_plan_read(plan, &c->plan[i], err) : DIL_OK;
+    if (s != DIL_OK || !plan) return s;
+    if (state_dir) {
+        if (i == 0) snprintf(c->kept[i], sizeof c->kept[i], "%.4000s/plan.json", state_dir);
+        else snprintf(c->kept[i], sizeof c->kept[i], "%.4000s/plan-%zu.json", state_dir, i + 1);
+        c->what[i].plan_path = c->kept[i];
+        c->plan[i] = newer_plan(c->plan[i], c->kept[i]);
+    }
+    c->what[i].plan = c->plan[i];
+    return DIL_OK;
+}
+
 static int run(int argc, char **argv)
 {
     dil_cli_serving v = {.bind = "127.0.0.1"};
-    const char *name = NULL, *plan = NULL, *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL, *wire = "f32";
+    const char *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL, *wire = "f32";
+    dil_cli_list models = {0}, plans = {0}, names = {0};
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
     bool insecure = false;
     const dil_cli_opt opts[] = {
-        {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &v.model, .arg = "FILE", .help = "another way to name MODEL, a GGUF file; with --plan the one that the plan made"},
-        {.name = "--plan", .kind = DIL_CLI_STR, .out = &plan, .arg = "FILE", .help = "over the nodes of this plan (default: in this process)"},
+        {.name = "--model", .letter = 'm', .kind = DIL_CLI_MANY, .out = &models, .arg = "FILE", .help = "another way to name MODEL, a GGUF file; with --plan the one that the plan made.\nSeveral, each with its --plan: all are served, requests choose by name"},
+        {.name = "--plan", .kind = DIL_CLI_MANY, .out = &plans, .arg = "FILE", .help = "over the nodes of this plan (default: in this process)"},
         {.name = "--cluster", .kind = DIL_CLI_STR, .out = &cluster, .arg = "FILE", .help = "the nodes' addresses and keys; with --plan"},
         {.name = "--profile", .kind = DIL_CLI_STR, .out = &profile, .arg = "FILE", .help = "the plan's measurements, for the web page's \"what if\"; with --plan"},
         {.name = "--key", .kind = DIL_CLI_STR, .out = &key_file, .arg = "FILE", .help = "this coordinator's key pair (dilemma keys path)"},
@@ -59,7 +83,7 @@ static int run(int argc, char **argv)
         {.name = "--api-key-file", .kind = DIL_CLI_STR, .out = &v.api_key_file, .arg = "FILE", .help = "ask for one of its keys, one a line (default: $DILEMMA_API_KEY, else none)"},
         {.name = "--tls-cert", .kind = DIL_CLI_STR, .out = &v.tls_cert_file, .arg = "FILE", .help = "HTTPS with this certificate (chain), PEM"},
         {.name = "--tls-key", .kind = DIL_CLI_STR, .out = &v.tls_key_file, .arg = "FILE", .help = "its private key, PEM"},
-        {.name = "--name", .kind = DIL_CLI_STR, .out = &name, .arg = "NAME", .help = "what the API calls the model (the file's name)"},
+        {.name = "--name", .kind = DIL_CLI_MANY, .out = &names, .arg = "NAME", .help = "what the API calls the model (the file's name)"},
         {.name = "--slots", .kind = DIL_CLI_INT, .out = &slots, .arg = "N", .help = "requests decoded at once (8, with --plan the plan's sequences)", .min = 1, .max = 256},
         {.name = "--context", .letter = 'c', .kind = DIL_CLI_INT, .out = &ctx, .arg = "N", .help = "tokens of one request and its answer (2048; the plan's)", .min = 16, .max = 1 << 22},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads, without a plan (all)", .min = 1, .max = 256},
@@ -71,20 +95,21 @@ static int run(int argc, char **argv)
                                "/api/tags), /health and /metrics; see docs/SERVE.md.\n\n"
                                "  dilemma serve model.gguf\n"
                                "  dilemma serve student.gguf --plan plan.json --cluster cluster.json --key coordinator.key\n"
+                               "  dilemma serve --model a.gguf --plan plan-0.json --model b.gguf --plan plan-1.json --cluster cluster.json\n"
                                "  curl localhost:8080/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'",
                                opts, &pos, 0, 1);
     if (status >= 0) return status;
-    if (pos.n && v.model) return dil_cli_usage("serve: MODEL once, not twice");
-    if (pos.n) v.model = pos.item[0];
-    if (!v.model) return dil_cli_usage("serve: which model? A GGUF file is missing");
+    if (pos.n && models.n) return dil_cli_usage("serve: MODEL once, not twice");
+    if (pos.n) models = pos;
+    if (!models.n) return dil_cli_usage("serve: which model? A GGUF file is missing");
+    if (models.n > DIL_SERVE_MODELS_MAX) return dil_cli_usage("serve: %zu models, at most %d", models.n, DIL_SERVE_MODELS_MAX);
+    if (plans.n && plans.n != models.n) return dil_cli_usage("serve: %zu models and %zu plans; each model has its own", models.n, plans.n);
+    if (names.n && names.n != models.n) return dil_cli_usage("serve: %zu models and %zu names; name all or none", models.n, names.n);
     if (!v.tls_cert_file != !v.tls_key_file) return dil_cli_usage("serve: --tls-cert and --tls-key go together");
-    if (profile && !plan) return dil_cli_usage("serve: --profile goes with --plan");
-    if (!plan != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
+    if (profile && !plans.n) return dil_cli_usage("serve: --profile goes with --plan");
+    if (!plans.n != !cluster) return dil_cli_usage("serve: --plan and --cluster go together");
     if (!dil_cli_speculate(speculate, &v.speculate)) return dil_cli_usage("serve: --speculate is off, auto, or a number, not '%s'", speculate);
     if (!dil__wire_from_name(wire, &v.wire)) return dil_cli_usage("serve: --wire is f32, f16 or bf16, not '%s'", wire);
-    char model_name[128];
-    dil_cli_model_name(name ? name : v.model, model_name, sizeof model_name);
-    v.name = model_name;
     v.port = (uint16_t)port;
     v.n_threads = (int)threads;
     v.n_ctx = (uint32_t)ctx;
@@ -92,30 +117,28 @@ static int run(int argc, char **argv)
     dil_err err;
     dil_keypair key;
     char keys_dir[4096];
-    if (plan && !insecure) {
+    if (plans.n && !insecure) {
         if (read_node_key(key_file, &key, &err) != DIL_OK) return dil_cli_fail("serve", &err);
         v.key = &key;
         if (!key_file && dil_cli_key_folder(NULL, keys_dir, &err) == DIL_OK) v.keys_dir = keys_dir; /* those that dilemma pair uses */
     }
-    dil_plan *p = NULL;
-    dil_cluster *c = NULL;
-    dil_status s = DIL_OK;
-    char kept[4096];
-    snprintf(kept, sizeof kept, "%.4000s/plan.json", v.state_dir ? v.state_dir : "");
-    if (plan) s = dil_plan_read(plan, &p, &err);
-    if (plan && v.state_dir && s == DIL_OK) {
-        v.plan_path = kept;
-        p = newer_plan(p, kept);
-    }
-    if (plan && s == DIL_OK) s = dil_cluster_read(cluster, &c, &err);
+    chosen c = {0};
     dil_profile *prof = NULL;
+    dil_status s = cluster ? dil_cluster_read(cluster, &c.cluster, &err) : DIL_OK;
     if (profile && s == DIL_OK) s = dil_profile_read(profile, &prof, &err);
+    for (size_t i = 0; i < models.n && s == DIL_OK; i++)
+        s = choose(&c, i, models.item[i], names.n ? names.item[i] : NULL, plans.n ? plans.item[i] : NULL, v.state_dir, &err);
+    v.model = c.what[0].model;
+    v.name = c.what[0].name;
+    v.plan = c.what[0].plan;
+    v.plan_path = c.what[0].plan_path;
+    v.cluster = c.cluster;
     v.profile = prof;
-    v.plan = p;
-    v.cluster = c;
+    v.more = c.what + 1;
+    v.n_more = (uint32_t)models.n - 1;
     if (s == DIL_OK) s = dil_cli_serving_run(&v, &err);
-    dil_plan_free(p);
-    dil_cluster_free(c);
+    for (size_t i = 0; i < models.n; i++) dil_plan_free(c.plan[i]);
+    dil_cluster_free(c.cluster);
     dil_profile_free(prof);
     return s == DIL_OK ? 0 : dil_cli_fail("serve", &err);
 }

@@ -1,11 +1,12 @@
 /* The server first, so that /health can tell what is going on while weights travel. */
-#include "cli/serving.h"
+#include "cli/served.h"
 
 #include "cli/cli.h"
 
 #include "net/draft.h"
 
 #include <sodium.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,12 +31,14 @@ bool dil_cli_speculate(const char *text, int *out)
     return true;
 }
 
+#define UNLOAD_GRACE_SEC 30.0
+
 struct dil_cli_served {
-    dil_gguf *gguf;
-    dil_arch arch;
-    dil_tokenizer *tok;
-    dil_grammar_vocab *words;
-    dil_runner *runner;
+    dil_cli_serving how;
+    uint64_t run, n_opened;    /* tells our models' sessions on the nodes from each other's, and from those of a process before us */
+    dil_cli_one *one[DIL_SERVE_MODELS_MAX];
+    uint32_t n;
+    atomic_bool up;            /* what was asked for at the start is there: models may come and go */
     dil_server *server;
     dil_buf keys;              /* text that key[] points into */
     const char *key[64];
@@ -63,58 +66,83 @@ static dil_status read_api_keys(const char *path, loaded *m, dil_err *err)
     return m->n_keys ? DIL_OK : dil_fail(err, DIL_EFORMAT, "%s: no key in it, one a line is wanted", path);
 }
 
-/* What Ollama's clients show. The digest is of the file's header, which names every tensor: it need not read the file. */
-static void tell_model(const loaded *m)
+static uint64_t next_number(loaded *m)
 {
-    uint64_t of_type[DIL_TYPE_LIMIT] = {0}, n_bytes, n_params;
-    size_t most = 0, len;
-    for (size_t i = 0; i < dil_gguf_n_tensors(m->gguf); i++) {
-        const dil_tensor *t = dil_gguf_tensor_at(m->gguf, i);
-        of_type[t->type] += dil_tensor_elems(t);
-    }
-    for (size_t i = 0; i < DIL_TYPE_LIMIT; i++) most = of_type[i] > of_type[most] ? i : most;
-    dil_gguf_ratio_to_fp32(m->gguf, &n_bytes, &n_params);
-    const void *header = dil_gguf_header(m->gguf, &len);
-    dil_hash h = dil_hash_of(header, len);
-    char hex[2 * DIL_HASH_BYTES + 1];
-    dil_hash_hex(&h, hex);
-    dil_serve_model told = {.family = m->arch.name, .quantization = dil_type_get((dil_type)most)->name, .digest = hex, .n_bytes = n_bytes,
-                            .n_params = n_params, .n_ctx = m->arch.n_ctx_train};
-    dil_server_set_model(m->server, &told);
+    return ++m->n_opened;
 }
 
-static dil_status open_runner(loaded *m, const dil_cli_serving *v, dil_err *err)
+/* Its place among the models; behind the last: not there. */
+static uint32_t place_of(const loaded *m, const char *name)
 {
-    dil_weights w = dil_gguf_weights(m->gguf);
-    if (v->plan && dil_plan_uses_rpc(v->plan, v->cluster)) {
-        dil_stage_opts o = {.n_threads = v->n_threads, .n_ctx = v->n_ctx, .n_seq = v->n_seq, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic};
-        return dil_runner_rpc(v->plan, v->cluster, &w, &m->arch, &o, &m->runner, err);
-    }
-    if (v->plan) {
-        dil_status s = dil_grammar_vocab_new(m->tok, &m->words, err);
-        if (s != DIL_OK) return s;
-        dil_ring_opts o = {.key = v->key, .n_seq = v->n_seq, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .wire = v->wire, .fixed_shapes = v->deterministic,
-                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = v->plan_path, .words = m->words};
-        return dil_runner_ring(v->plan, v->cluster, m->gguf, &m->arch, &o, &m->runner, err);
-    }
-    dil_stage_opts o = {.device = v->device, .n_threads = v->n_threads, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .fixed_shapes = v->deterministic,
-                        .last_layer = m->arch.n_blocks + 1};
-    return dil_runner_local(&m->arch, &w, &o, v->n_seq ? v->n_seq : 8, &m->runner, err);
+    uint32_t i = 0;
+    while (i < m->n && strcmp(m->one[i]->name, name) != 0) i++;
+    return i;
 }
 
-/* A ring tells its state itself from here on, so the server gets it before it is ready. */
-static dil_status load(loaded *m, const dil_cli_serving *v, dil_err *err)
+static dil_status open_one(loaded *m, const dil_cli_choice *what, dil_cli_one **out, dil_err *err)
 {
-    dil_server_set_status(m->server, "loading the model");
-    dil_status s = dil_gguf_open(v->model, &m->gguf, err);
-    if (s == DIL_OK) s = dil_arch_read(m->gguf, &m->arch, err);
-    if (s == DIL_OK) s = dil_tokenizer_new(m->gguf, &m->tok, err);
-    if (s == DIL_OK) tell_model(m);
-    if (s == DIL_OK) s = open_runner(m, v, err);
-    if (s == DIL_OK) dil_runner_speculate(m->runner, v->speculate);
-    if (s == DIL_OK) s = dil_server_attach(m->server, m->runner, m->tok, err);
-    if (s == DIL_OK && v->plan) s = dil_ring_wait_ready(m->runner, 3600, dil_cli_progress(), err);
+    if (m->n == DIL_SERVE_MODELS_MAX) return dil_fail(err, DIL_ELIMIT, "%d models are served already", DIL_SERVE_MODELS_MAX);
+    dil_status s = dil_cli_one_open(m->server, &m->how, what, m->run, next_number(m), out, err);
+    if (s == DIL_OK) m->one[m->n++] = *out;
+    return s;
+}
+
+/* A model that is asked for at run time: its plan, on the cluster of the first model where no other is named. */
+static dil_status load_one(void *ctx, const dil_serve_load *what, const dil_progress *p, dil_served **out, dil_err *err)
+{
+    loaded *m = ctx;
+    dil_cli_choice w = {.model = what->model, .name = what->name, .cluster = m->how.cluster};
+    dil_plan *plan = NULL;
+    dil_cluster *cluster = NULL;
+    dil_cli_one *one = NULL;
+    if (!atomic_load(&m->up)) return dil_fail(err, DIL_ENET, "the models of the start are being loaded");
+    dil_status s = what->plan ? dil_plan_read(what->plan, &plan, err) : DIL_OK;
+    if (s == DIL_OK && what->cluster) s = dil_cluster_read(what->cluster, &cluster, err);
+    if (cluster) w.cluster = cluster;
+    w.plan = plan;
+    if (s == DIL_OK && plan && !w.cluster) s = dil_fail(err, DIL_EUSAGE, "a plan needs its cluster: name the file");
+    if (s == DIL_OK) s = open_one(m, &w, &one, err);
+    if (s != DIL_OK) {
+        dil_plan_free(plan);
+        dil_cluster_free(cluster);
+        return s;
+    }
+    dil_cli_one_own(one, plan, cluster);
+    s = dil_cli_one_wait(one, p, err);
+    if (s == DIL_OK) {
+        dil_log(DIL_LOG_INFO, "serve", "%s is loaded beside %u others", one->name, m->n - 1);
+        *out = one->served;
+        return s;
+    }
+    m->n--;
+    dil_cli_one_close(one, 0);
+    return s;
+}
+
+static dil_status unload_one(void *ctx, const char *name, dil_err *err)
+{
+    loaded *m = ctx;
+    if (!atomic_load(&m->up)) return dil_fail(err, DIL_ENET, "the models of the start are being loaded");
+    uint32_t i = place_of(m, name);
+    if (i == m->n) return dil_fail(err, DIL_ENOTFOUND, "the model '%.64s' is not served here", name);
+    dil_cli_one *one = m->one[i];
+    memmove(&m->one[i], &m->one[i + 1], (m->n - i - 1) * sizeof *m->one);
+    m->n--;
+    dil_cli_one_close(one, UNLOAD_GRACE_SEC);
+    dil_log(DIL_LOG_INFO, "serve", "%s is unloaded", name);
+    return DIL_OK;
+}
+
+static dil_status load_all(loaded *m, dil_err *err)
+{
+    const dil_cli_serving *v = &m->how;
+    dil_cli_choice first = {v->model, v->name, v->plan_path, v->plan, v->cluster, v->profile};
+    dil_cli_one *one;
+    dil_status s = open_one(m, &first, &one, err);
+    for (uint32_t i = 0; i < v->n_more && s == DIL_OK; i++) s = open_one(m, &v->more[i], &one, err);
+    for (uint32_t i = 0; i < m->n && s == DIL_OK; i++) s = dil_cli_one_wait(m->one[i], dil_cli_progress(), err);
     dil_cli_progress_done();
+    atomic_store(&m->up, s == DIL_OK);
     return s;
 }
 
@@ -122,23 +150,24 @@ dil_status dil_cli_serving_open(const dil_cli_serving *v, loaded **out, dil_err 
 {
     loaded *m = calloc(1, sizeof *m);
     if (!m) return dil_fail(err, DIL_EMEMORY, "no memory for a server");
+    m->how = *v;
+    randombytes_buf(&m->run, sizeof m->run);
     dil_buf_init(&m->keys, 64u << 10);
     dil_status s = DIL_OK;
     if (v->api_key) m->key[m->n_keys++] = v->api_key;
     else s = read_api_keys(v->api_key_file, m, err);
     char retry_path[4096];
     snprintf(retry_path, sizeof retry_path, "%.4000s/requests.journal", v->state_dir ? v->state_dir : "");
-    dil_serve_opts so = {.bind = v->bind, .port = v->port, .model_name = v->name, .api_keys = m->key, .n_api_keys = m->n_keys,
+    dil_serve_opts so = {.bind = v->bind, .port = v->port, .host = {m, load_one, unload_one}, .api_keys = m->key, .n_api_keys = m->n_keys,
                          .tls_cert_file = v->tls_cert_file, .tls_key_file = v->tls_key_file, .retry_path = v->state_dir ? retry_path : NULL};
     if (s == DIL_OK && v->state_dir) s = dil_mkdirs(v->state_dir, err);
     if (s == DIL_OK) s = dil_server_open(&so, &m->server, err);
     if (m->keys.len) sodium_memzero(m->keys.data, m->keys.len);
     dil_buf_fini(&m->keys);
     if (s == DIL_OK && v->announce && !dil_cli_quiet)
-        fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name, v->tls_cert_file ? "https" : "http", v->bind, dil_server_port(m->server));
-    if (s == DIL_OK) dil_server_set_plan(m->server, v->plan, v->cluster, v->profile);
+        fprintf(stderr, "serve: loading %s; %s://%s:%u/health tells how far\n", v->name ? v->name : v->model, v->tls_cert_file ? "https" : "http", v->bind, dil_server_port(m->server));
     if (s == DIL_OK && v->key && v->keys_dir) s = dil_server_set_enrol(m->server, v->keys_dir, v->key, v->find, err);
-    if (s == DIL_OK) s = load(m, v, err);
+    if (s == DIL_OK) s = load_all(m, err);
     if (s == DIL_OK) *out = m;
     else dil_cli_serving_close(m);
     return s;
@@ -152,11 +181,11 @@ uint16_t dil_cli_serving_port(const loaded *m)
 void dil_cli_serving_close(loaded *m)
 {
     if (!m) return;
-    dil_server_close(m->server);
-    dil_runner_close(m->runner);
-    dil_grammar_vocab_free(m->words);
-    dil_tokenizer_free(m->tok);
-    dil_gguf_close(m->gguf);
+    dil_server_close(m->server); /* frees what it served, so that no model is used any more */
+    for (uint32_t i = 0; i < m->n; i++) {
+        m->one[i]->served = NULL;
+        dil_cli_one_close(m->one[i], 0);
+    }
     free(m);
 }
 

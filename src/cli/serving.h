@@ -5,8 +5,16 @@
 #include <dilemma/coordinator.h>
 #include <dilemma/serve.h>
 
+typedef struct dil_cli_choice { /* one of several */
+    const char *model, *name, *plan_path;
+    const dil_plan *plan;
+    const dil_cluster *cluster;
+    const dil_profile *profile;
+} dil_cli_choice;
+
 typedef struct dil_cli_serving {
-    const char *model, *name;          /* file; what the API calls it */
+    const char *model, *name;          /* of the first model: file; what the API calls it, NULL: the file's name */
+    const dil_cli_choice *more; uint32_t n_more; /* beside it */
     const char *bind, *device;
     const char *api_key;               /* the only one; NULL: those of the file */
     const char *api_key_file;          /* a key a line; NULL: $DILEMMA_API_KEY, else none */

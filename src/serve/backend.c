@@ -5,6 +5,7 @@
 
 #include <dilemma/coordinator.h>
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ typedef struct pair {
     const dil_tokenizer *tok;
     int32_t *stop;
     dil_grammar_vocab *words;
+    atomic_int n_holders; /* the server and every job: a job ends after its connection */
 } pair;
 
 static dil_status encode(void *ctx, const dil__api_req *q, dil_ids *out, dil_err *err)
@@ -67,8 +69,14 @@ static dil_status grammar(void *ctx, const char *schema, size_t len, dil_grammar
     return dil_grammar_json(((pair *)ctx)->words, schema, len, out, err);
 }
 
+static void hold_pair(void *ctx)
+{
+    atomic_fetch_add(&((pair *)ctx)->n_holders, 1);
+}
+
 static void free_pair(void *ctx)
 {
+    if (atomic_fetch_sub(&((pair *)ctx)->n_holders, 1) > 1) return;
     dil_grammar_vocab_free(((pair *)ctx)->words);
     free(((pair *)ctx)->stop);
     free(ctx);
@@ -84,6 +92,7 @@ dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__ba
         free(p);
         return dil_fail(err, DIL_EMEMORY, "no memory for the server's backend");
     }
+    atomic_init(&p->n_holders, 1);
     p->runner = r;
     p->tok = t;
     n = 0;
@@ -96,14 +105,14 @@ dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__ba
         return st;
     }
     *out = (dil__backend){.ctx = p, .encode = encode, .piece = piece, .submit = submit, .cancel = cancel, .state = state,
-                          .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .grammar = grammar, .grammar_free = dil_grammar_free, .free = free_pair};
+                          .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .grammar = grammar, .grammar_free = dil_grammar_free, .hold = hold_pair, .free = free_pair};
     return DIL_OK;
 }
 
-dil_status dil_server_attach(dil_server *s, dil_runner *r, const dil_tokenizer *t, dil_err *err)
+dil_status dil_served_attach(dil_served *m, dil_runner *r, const dil_tokenizer *t, dil_err *err)
 {
     dil__backend b;
     dil_status st = dil__backend_of_runner(r, t, &b, err);
-    if (st == DIL_OK) dil__server_attach(s, &b);
+    if (st == DIL_OK) dil__served_attach(m, &b);
     return st;
 }

@@ -18,11 +18,12 @@ typedef struct dil__backend {
     /* A grammar of JSON (schema NULL: any object); NULL where there is none. */
     dil_status (*grammar)(void *ctx, const char *schema, size_t len, dil_grammar **out, dil_err *err);
     void (*grammar_free)(dil_grammar *g);
-    void (*free)(void *ctx);            /* may be NULL */
+    void (*hold)(void *ctx);            /* one more that calls free; NULL: it outlives every job anyway */
+    void (*free)(void *ctx);            /* may be NULL without hold */
 } dil__backend;
 
 /* The ordinary one. Both are borrowed. */
 dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__backend *out, dil_err *err);
-void dil__server_attach(dil_server *s, const dil__backend *b); /* takes over b->ctx */
+void dil__served_attach(dil_served *m, const dil__backend *b); /* takes over b->ctx */
 
 #endif

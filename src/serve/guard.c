@@ -165,14 +165,14 @@ void dil__guard_set_job(dil__guarded *c, dil__job *j)
     pthread_mutex_unlock(&c->guard->lock);
 }
 
-void dil__guard_abort_jobs(dil__guard *g)
+void dil__guard_abort_jobs(dil__guard *g, const void *backend, const char *why)
 {
     for (uint64_t done = 0;;) { /* one at a time, without the lock while it is aborted; serials only grow */
         dil__job *job = NULL;
         uint64_t serial = UINT64_MAX;
         pthread_mutex_lock(&g->lock);
         for (dil__guarded *c = g->first; c; c = c->next) {
-            if (c->job && c->serial > done && c->serial < serial) {
+            if (c->job && (!backend || dil__job_backend(c->job) == backend) && c->serial > done && c->serial < serial) {
                 job = c->job;
                 serial = c->serial;
             }
@@ -181,7 +181,7 @@ void dil__guard_abort_jobs(dil__guard *g)
         pthread_mutex_unlock(&g->lock);
         if (!job) return;
         done = serial;
-        dil__job_abort(job, "the server ends");
+        dil__job_abort(job, why);
         dil__job_drop(job);
     }
 }

@@ -15,7 +15,7 @@ dil__guarded *dil__guard_add(dil__guard *g, int fd); /* NULL: out of memory; the
 void dil__guard_remove(dil__guarded *c);             /* before the descriptor is closed */
 void dil__guard_phase(dil__guarded *c, dil__guard_phase_of phase);
 void dil__guard_set_job(dil__guarded *c, dil__job *j); /* NULL: none any more */
-void dil__guard_abort_jobs(dil__guard *g);
+void dil__guard_abort_jobs(dil__guard *g, const void *backend, const char *why); /* backend: the jobs of this one (its ctx) alone; NULL: all */
 /* Waits until the connections of all jobs have answered and let go of them, at most so long. */
 void dil__guard_drain(dil__guard *g, int limit_ms);
 

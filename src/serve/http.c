@@ -83,7 +83,7 @@ static enum MHD_Result send_loaded(request *q, dil__api_form form)
 {
     dil_buf b;
     dil_buf_init(&b, 1u << 16);
-    dil__answer a = {.form = form, .id = "", .model = q->s->model.name, .created_ms = dil_wall_ms()};
+    dil__answer a = {.form = form, .id = "", .model = q->served->name, .created_ms = dil_wall_ms()};
     dil__answer_loaded(&a, &b);
     return dil__send(q, 200, "application/json", &b);
 }
@@ -91,18 +91,19 @@ static enum MHD_Result send_loaded(request *q, dil__api_form form)
 /* Whether the server as it is can take up the request; else the answer is queued. */
 static bool cannot_start(request *q, const dil__api_req *api, enum MHD_Result *res)
 {
-    dil_server *s = q->s;
+    q->served = dil__served_hold(q->s, api->model);
+    if (!q->served) {
+        *res = dil__send_no_model(q, api->model);
+        return true;
+    }
     dil_runner_state st;
-    dil__server_state(s, &st);
+    dil__served_state(q->served, &st);
     char text[DIL_ERR_TEXT_MAX + 32];
-    if (api->model && !dil__model_is(s, api->model)) {
-        snprintf(text, sizeof text, "the model '%.128s' is not served here; this is '%s'", api->model, s->model.name);
-        *res = dil__send_error(q, 404, "model", "model_not_found", text);
-    } else if (!st.ready && !st.recovering) {
+    if (!st.ready && !st.recovering) {
         snprintf(text, sizeof text, "not ready: %s", st.why[0] ? st.why : "starting");
         *res = dil__send_error(q, 503, NULL, "not_ready", text);
     } else if (api->only_loads) *res = send_loaded(q, api->form);
-    else if (api->kind == DIL_API_CHAT && !s->backend.chat)
+    else if (api->kind == DIL_API_CHAT && !q->served->backend.chat)
         *res = dil__send_error(q, 400, "messages", "no_chat_template",
                                api->form == DIL_API_OLLAMA_GENERATE ? "this model has no chat template that is known; use \"raw\": true"
                                : "this model has no chat template that is known; use /v1/completions");
@@ -143,7 +144,7 @@ static enum MHD_Result start_job(request *q)
         dil__api_req_fini(&api);
         return res;
     }
-    status = dil__job_start(&s->backend, &api, s->model.name, wake, q, &q->job, &err);
+    status = dil__job_start(&q->served->backend, &api, q->served->name, wake, q, &q->job, &err);
     if (status != DIL_OK) {
         const char *code;
         int http = dil__answer_status(&err, &code);
@@ -326,6 +327,7 @@ static void completed(void *cls, struct MHD_Connection *conn, void **con_cls, en
     log_request(q, why);
     dil__job_leave(q->job);
     dil__question_end(q);
+    dil__served_release(q->served);
     release_body(q);
     dil_buf_fini(&q->body);
     free(q);
@@ -428,11 +430,13 @@ dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *e
     if (!s) return dil_fail(err, DIL_EMEMORY, "http: no memory");
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->question_done, NULL);
-    snprintf(s->model.name, sizeof s->model.name, "%s", o->model_name ? o->model_name : "model");
-    snprintf(s->why, sizeof s->why, "starting");
+    pthread_cond_init(&s->released, NULL);
+    s->host = o->host;
     s->created_sec = dil_wall_ms() / 1000;
     int fd = -1;
+    dil_served *first;
     dil_status st = take_keys(s, o, err);
+    if (st == DIL_OK && o->model_name) st = dil_server_add(s, o->model_name, &first, err);
     if (st == DIL_OK) st = make_listener(o, s, &fd, err);
     if (st == DIL_OK) st = dil__retry_open(o->retry_path, &s->retry, err);
     if (st == DIL_OK) st = dil__guard_open(DIL_SERVE_HEADERS_SEC, DIL_SERVE_BODY_SEC, &s->guard, err);
@@ -446,37 +450,9 @@ dil_status dil_server_open(const dil_serve_opts *o, dil_server **out, dil_err *e
     return st;
 }
 
-void dil_server_set_model(dil_server *s, const dil_serve_model *m)
-{
-    dil__server_model *to = &s->model;
-    pthread_mutex_lock(&s->lock);
-    snprintf(to->family, sizeof to->family, "%s", m->family ? m->family : "");
-    snprintf(to->quantization, sizeof to->quantization, "%s", m->quantization ? m->quantization : "");
-    snprintf(to->digest, sizeof to->digest, "%s", m->digest ? m->digest : "");
-    to->n_bytes = m->n_bytes;
-    to->n_params = m->n_params;
-    to->n_ctx = m->n_ctx;
-    pthread_mutex_unlock(&s->lock);
-}
-
 uint16_t dil_server_port(const dil_server *s)
 {
     return s->port;
-}
-
-void dil_server_set_status(dil_server *s, const char *why)
-{
-    pthread_mutex_lock(&s->lock);
-    snprintf(s->why, sizeof s->why, "%s", why);
-    pthread_mutex_unlock(&s->lock);
-}
-
-void dil__server_attach(dil_server *s, const dil__backend *b)
-{
-    pthread_mutex_lock(&s->lock);
-    s->backend = *b;
-    s->attached = true;
-    pthread_mutex_unlock(&s->lock);
 }
 
 void dil_server_close(dil_server *s)
@@ -486,17 +462,18 @@ void dil_server_close(dil_server *s)
         MHD_socket fd = MHD_quiesce_daemon(s->daemon);
         if (fd != MHD_INVALID_SOCKET) close(fd);
         atomic_store(&s->closing, true);
-        dil__guard_abort_jobs(s->guard); /* a daemon cannot stop while connections are suspended */
+        dil__guard_abort_jobs(s->guard, NULL, "the server ends"); /* a daemon cannot stop while connections are suspended */
         dil__questions_wait(s);
         dil__guard_drain(s->guard, 1000); /* for the 503s to get out; a client that does not read is cut */
         MHD_stop_daemon(s->daemon);
     }
     dil__guard_close(s->guard);
-    if (s->attached && s->backend.free) s->backend.free(s->backend.ctx);
+    while (s->n_served) dil_served_free(s->served[s->n_served - 1]);
     dil__retry_close(s->retry);
     pthread_cond_destroy(&s->question_done);
     free(s->enrol_dir);
     sodium_memzero(&s->enrol_key, sizeof s->enrol_key);
+    pthread_cond_destroy(&s->released);
     pthread_mutex_destroy(&s->lock);
     free(s->key);
     free(s);

@@ -201,7 +201,7 @@ static int start(void **state)
     dil_serve_opts o = {.model_name = "tiny"};
     lost = false;
     if (dil_server_open(&o, &srv, &err) != DIL_OK) return -1;
-    dil__server_attach(srv, &fake);
+    dil__served_attach(dil_server_first(srv), &fake);
     return 0;
 }
 
@@ -395,14 +395,89 @@ static void keys_are_asked_for(void **state)
     dil_serve_opts o = {.model_name = "tiny", .api_keys = keys, .n_api_keys = 2};
     assert_int_equal(dil_server_open(&o, &srv, &err), DIL_OK);
     assert_int_equal(get("/health", "Host: localhost\r\n"), 503); /* nothing attached yet; no key needed */
-    dil_server_set_status(srv, "loading weights: 40 %");
+    dil_served_set_status(dil_server_first(srv), "loading weights: 40 %");
     get("/health", "Host: localhost\r\n");
     has("loading weights: 40 %");
-    dil__server_attach(srv, &fake);
+    dil__served_attach(dil_server_first(srv), &fake);
     assert_int_equal(get("/v1/models", "Host: localhost\r\n"), 401);
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesam\r\n"), 401);
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesamee\r\n"), 401);
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesame\r\n"), 200);
+}
+
+static dil_status load_fake(void *ctx, const dil_serve_load *what, const dil_progress *p, dil_served **out, dil_err *err)
+{
+    (void)ctx, (void)p;
+    if (strcmp(what->model, "large.gguf") == 0) return dil_fail(err, DIL_ELIMIT, "node b: too little memory");
+    dil_status s = dil_server_add(srv, what->name ? what->name : "unnamed", out, err);
+    if (s == DIL_OK) dil__served_attach(*out, &fake);
+    return s;
+}
+
+static dil_status unload_fake(void *ctx, const char *name, dil_err *err)
+{
+    (void)ctx, (void)name, (void)err; /* the test takes out the first each time */
+    dil_served *m = dil_server_first(srv);
+    dil_server_remove(m, 0);
+    dil_served_free(m);
+    return DIL_OK;
+}
+
+#define SESAME "Host: localhost\r\nAuthorization: Bearer sesame\r\n"
+
+static int change(const char *method, const char *path, const char *body, const char *headers)
+{
+    char req[2048];
+    int fd = dial(), n = snprintf(req, sizeof req, "%s %s HTTP/1.1\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s", method, path, headers, strlen(body), body);
+    say(fd, req, (size_t)n);
+    return finish(fd);
+}
+
+static void models_come_and_go(void **state)
+{
+    (void)state;
+    dil_server_close(srv);
+    dil_err err;
+    const char *const keys[] = {"sesame"};
+    dil_serve_opts o = {.model_name = "tiny", .host = {NULL, load_fake, unload_fake}};
+    assert_int_equal(dil_server_open(&o, &srv, &err), DIL_OK);
+    dil__served_attach(dil_server_first(srv), &fake);
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": \"x.gguf\"}", "Host: localhost\r\n"), 403); /* no keys: nobody may */
+    dil_server_close(srv);
+    o.api_keys = keys;
+    o.n_api_keys = 1;
+    assert_int_equal(dil_server_open(&o, &srv, &err), DIL_OK);
+    dil__served_attach(dil_server_first(srv), &fake);
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": \"x.gguf\"}", "Host: localhost\r\n"), 401);
+    assert_int_equal(change("POST", "/dilemma/models", "{\"plan\": \"x\"}", SESAME), 400);
+    has("model must name a GGUF file");
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": 7}", SESAME), 400);
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": \"large.gguf\"}", SESAME), 507);
+    has("too little memory");
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": \"x.gguf\", \"name\": \"second\"}", SESAME), 200);
+    has("\"status\":\"ready\"");
+    assert_int_equal(change("POST", "/dilemma/models", "{\"model\": \"x.gguf\", \"name\": \"second\"}", SESAME), 409);
+    assert_int_equal(get("/v1/models", SESAME), 200);
+    has("\"id\":\"tiny\"");
+    has("\"id\":\"second\"");
+    assert_int_equal(get("/health", "Host: localhost\r\n"), 200);
+    has("\"second\":\"ready\"");
+    assert_int_equal(change("POST", COMP, "{\"model\": \"second:latest\", \"prompt\": \"echo:hi\"}", SESAME), 200);
+    has("\"model\":\"second\"");
+    assert_int_equal(change("POST", COMP, "{\"prompt\": \"echo:hi\"}", SESAME), 200); /* the first, where none is named */
+    has("\"model\":\"tiny\"");
+    assert_int_equal(change("POST", COMP, "{\"model\": \"third\", \"prompt\": \"echo:hi\"}", SESAME), 404);
+    has("these are 'tiny', 'second'");
+    assert_int_equal(change("DELETE", "/dilemma/models/third", "", SESAME), 404);
+    assert_int_equal(change("DELETE", "/dilemma/models/tiny", "", "Host: localhost\r\n"), 401);
+    assert_int_equal(change("DELETE", "/dilemma/models/tiny", "", SESAME), 200);
+    assert_int_equal(change("POST", COMP, "{\"model\": \"tiny\", \"prompt\": \"echo:hi\"}", SESAME), 404);
+    assert_int_equal(change("POST", COMP, "{\"prompt\": \"echo:hi\"}", SESAME), 200);
+    has("\"model\":\"second\"");
+    assert_int_equal(change("DELETE", "/dilemma/models/second", "", SESAME), 200);
+    assert_int_equal(get("/health", "Host: localhost\r\n"), 503);
+    has("no model is loaded");
+    assert_int_equal(change("POST", COMP, "{\"prompt\": \"echo:hi\"}", SESAME), 503);
 }
 
 static void a_port_in_use_is_named(void **state)
@@ -425,7 +500,7 @@ int main(void)
         T(an_answer_comes_whole), T(a_stream_has_whole_characters_and_an_end), T(a_stop_string_ends_it_and_is_not_sent),
         T(errors_have_the_api_s_form_and_status), T(a_stream_that_breaks_says_so), T(health_tells_the_truth), T(pages_of_others_are_refused),
         T(a_body_beyond_the_limit_is_refused), T(a_client_that_hangs_up_cancels_its_work), T(many_wait_at_once_without_a_thread_each),
-        T(keys_are_asked_for), T(a_port_in_use_is_named),
+        T(keys_are_asked_for), T(models_come_and_go), T(a_port_in_use_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

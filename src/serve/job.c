@@ -65,6 +65,7 @@ void dil__job_drop(dil__job *j)
     for (uint32_t i = 0; i < j->n; i++) choice_fini(&j->choice[i]);
     free(j->choice);
     if (j->grammar) j->backend.grammar_free(j->grammar);
+    if (j->backend.hold) j->backend.free(j->backend.ctx);
     dil__api_req_fini(&j->req);
     dil_buf_fini(&j->out);
     free(j);
@@ -345,6 +346,7 @@ dil_status dil__job_start(const dil__backend *b, dil__api_req *q, const char *mo
     pthread_mutex_init(&j->lock, NULL);
     j->n_holders = 1;
     j->backend = *b;
+    if (b->hold) b->hold(b->ctx);
     j->wake = wake;
     j->wake_ctx = wake_ctx;
     j->start_ns = dil_now_ns();
@@ -392,6 +394,11 @@ void dil__job_leave(dil__job *j)
     pthread_mutex_unlock(&j->lock);
     dil__job_abort(j, "the client is gone");
     dil__job_drop(j);
+}
+
+const void *dil__job_backend(const dil__job *j)
+{
+    return j->backend.ctx;
 }
 
 bool dil__job_is_stream(const dil__job *j)

@@ -19,6 +19,7 @@ void dil__job_abort(dil__job *j, const char *why);
 void dil__job_hold(dil__job *j); /* for another party; drop ends that */
 void dil__job_drop(dil__job *j);
 
+const void *dil__job_backend(const dil__job *j); /* its ctx */
 bool dil__job_is_stream(const dil__job *j);
 const char *dil__job_type(const dil__job *j); /* Content-Type of the answer */
 typedef struct dil__job_counts {

@@ -30,7 +30,7 @@ static void every_route_is_described(void **state)
         char path[128];
         size_t n = strlen(r->path);
         snprintf(path, sizeof path, "%s%s", r->path, n > 1 && r->path[n - 1] == '/' ? "{model}" : "");
-        json_t *op = json_object_get(json_object_get(paths, path), strcmp(r->method, "GET") == 0 ? "get" : "post");
+        json_t *op = json_object_get(json_object_get(paths, path), strcmp(r->method, "GET") == 0 ? "get" : strcmp(r->method, "POST") == 0 ? "post" : "delete");
         if (!op) fail_msg("%s %s is not described", r->method, path);
         if (r->open != (json_object_get(op, "security") != NULL)) fail_msg("%s %s: a key is%s asked for", r->method, path, r->open ? " not" : "");
     }
@@ -45,7 +45,7 @@ static void every_description_is_a_route(void **state)
         json_object_foreach(item, method, op) {
             if (strcmp(method, "parameters") == 0) continue;
             bool wrong;
-            const dil__route *r = dil__route_find(strcmp(method, "get") == 0 ? "GET" : "POST", path, &wrong);
+            const dil__route *r = dil__route_find(strcmp(method, "get") == 0 ? "GET" : strcmp(method, "post") == 0 ? "POST" : "DELETE", path, &wrong);
             if (!r || wrong) fail_msg("there is no %s %s", method, path);
         }
     }

@@ -15,7 +15,8 @@
 #define DIL__REQUEST_ID_MAX 65
 
 typedef struct dil__request dil__request;
-typedef struct dil__question dil__question; /* web.c */
+typedef struct dil__question dil__question; /* ask.c */
+typedef enum dil__question_kind { DIL__QUESTION_PAGE, DIL__QUESTION_MODELS, DIL__QUESTION_KINDS } dil__question_kind;
 
 typedef struct dil__route {
     const char *method, *path; /* a path that ends in '/' takes one more word; "/" itself does not */
@@ -28,31 +29,40 @@ extern const dil__route dil__routes[]; /* ends with a NULL method */
 /* NULL: no such path. *wrong_method: the path is known, but with another method (the route returned). */
 const dil__route *dil__route_find(const char *method, const char *path, bool *wrong_method);
 
-typedef struct dil__server_model { /* what is told about the model; all owned */
-    char name[128], family[64], quantization[32], digest[2 * DIL_HASH_BYTES + 1];
+struct dil_served { /* one model: what is told about it, and what answers */
+    dil_server *server;
+    char name[128];          /* fixed */
+    int64_t created_sec;     /* fixed */
+    /* under the server's lock */
+    char family[64], quantization[32], digest[2 * DIL_HASH_BYTES + 1];
     uint64_t n_bytes, n_params, n_ctx;
-} dil__server_model;
+    char why[DIL_ERR_TEXT_MAX]; /* why it is not ready, before a backend is attached */
+    const dil_plan *plan;    /* for the web page; borrowed, may be NULL */
+    const dil_cluster *cluster;
+    const dil_profile *profile;
+    uint32_t plan_version;
+    bool attached;
+    dil__backend backend;    /* fixed once attached */
+    uint32_t n_holds;        /* requests that use it */
+};
 
 struct dil_server {
     struct MHD_Daemon *daemon;
     dil__guard *guard;
     uint16_t port;
     bool loopback;
-    dil__server_model model;
     dil_hash *key;              /* [n_keys] of the API keys */
     size_t n_keys;
     int64_t created_sec;
     pthread_mutex_t lock;
-    char why[DIL_ERR_TEXT_MAX]; /* why it is not ready, before a backend is attached */
-    dil__backend backend;
-    bool attached;
+    dil_served *served[DIL_SERVE_MODELS_MAX]; /* oldest first; the first answers who names none */
+    uint32_t n_served;
+    pthread_cond_t released;    /* a hold ended */
+    dil_serve_host host;
     dil__retry *retry;          /* answers for retries */
     atomic_bool closing;
     size_t body_bytes;          /* of all requests being received */
-    const dil_plan *plan;       /* for the web page; borrowed, may be NULL */
-    const dil_cluster *cluster;
-    const dil_profile *profile;
-    uint32_t plan_version, n_questions;
+    uint32_t n_questions[DIL__QUESTION_KINDS];
     char *enrol_dir;            /* where the page enrols nodes; NULL: it does not */
     dil_keypair enrol_key;
     bool enrol_find;
@@ -76,9 +86,18 @@ struct dil__request {
     int refused;             /* HTTP status to give at the end of the upload */
     dil__job *job;
     dil__question *question;
+    dil_served *served;      /* held; NULL: none yet */
 };
 
-void dil__server_state(dil_server *s, dil_runner_state *out);
+/* models.c. A model that is held stays until it is released. */
+dil_served *dil__served_hold(dil_server *s, const char *name); /* NULL: the first. NULL: there is none. Ollama's ":latest" is taken off */
+void dil__served_release(dil_served *m);                       /* NULL is fine */
+void dil__served_state(dil_served *m, dil_runner_state *out);
+uint32_t dil__served_all(dil_server *s, dil_served *out[DIL_SERVE_MODELS_MAX]); /* all held, oldest first */
+enum MHD_Result dil__page_served(dil__request *q);
+enum MHD_Result dil__page_load(dil__request *q);
+enum MHD_Result dil__page_unload(dil__request *q);
+enum MHD_Result dil__send_no_model(dil__request *q, const char *name);
 enum MHD_Result dil__send(dil__request *q, int http, const char *type, dil_buf *b); /* takes b over */
 enum MHD_Result dil__send_error(dil__request *q, int http, const char *param, const char *code, const char *message);
 enum MHD_Result dil__send_json(dil__request *q, int http, json_t *doc); /* takes doc over */
@@ -91,8 +110,17 @@ enum MHD_Result dil__page_state(dil__request *q);
 enum MHD_Result dil__page_whatif(dil__request *q);
 enum MHD_Result dil__page_pair(dil__request *q);
 enum MHD_Result dil__page_find(dil__request *q);
+/* ask.c: what takes seconds is answered in a thread of its own while its connection sleeps, one question of a kind at a time. work fills
+ * *answer (owned JSON) or returns an error; fini ends ctx, always. When q->question is set, a page is through: dil__question_answer. */
+typedef struct dil__asked {
+    void *ctx;
+    dil_status (*work)(void *ctx, const dil_progress *p, json_t **answer, dil_err *err);
+    void (*fini)(void *ctx);
+    int (*http)(const dil_err *e, const char **code); /* an error's status and code word; NULL: the usual ones */
+} dil__asked;
+enum MHD_Result dil__question_begin(dil__request *q, dil__question_kind kind, const dil__asked *asked);
+enum MHD_Result dil__question_answer(dil__request *q);
 void dil__question_end(dil__request *q);
 void dil__questions_wait(dil_server *s); /* for the threads that answer; closing is set */
-bool dil__model_is(const dil_server *s, const char *name); /* Ollama's ":latest" is taken off */
 
 #endif

@@ -1,5 +1,4 @@
-/* The web page: three files in the binary, its state, and its questions: "what if", and enrolling a node. A question is answered in a thread of its
- * own while its connection sleeps, one question at a time: a solver takes seconds, and the server's one thread serves everybody. */
+/* The web page: three files in the binary, its state, and its questions: "what if", and enrolling a node. */
 #include "serve/enrol.h"
 #include "serve/server.h"
 #include "serve/whatif.h"
@@ -44,16 +43,6 @@ enum MHD_Result dil__page_openapi(dil__request *q)
     return send_file(q, "application/json", dil__web_openapi, dil__web_openapi_len);
 }
 
-void dil_server_set_plan(dil_server *s, const dil_plan *plan, const dil_cluster *cluster, const dil_profile *profile)
-{
-    pthread_mutex_lock(&s->lock);
-    s->plan = plan;
-    s->cluster = cluster;
-    s->profile = profile;
-    s->plan_version++;
-    pthread_mutex_unlock(&s->lock);
-}
-
 dil_status dil_server_set_enrol(dil_server *s, const char *dir, const dil_keypair *me, bool find, dil_err *err)
 {
     char *copy = strdup(dir);
@@ -71,155 +60,115 @@ static bool may_enrol(const dil_server *s)
     return s->enrol_dir && (s->loopback || s->n_keys);
 }
 
+/* The model that ?model= names, or the first; held by the request. False: the answer is queued. */
+static bool find_model(dil__request *q, enum MHD_Result *res)
+{
+    const char *name = MHD_lookup_connection_value(q->conn, MHD_GET_ARGUMENT_KIND, "model");
+    if (!q->served) q->served = dil__served_hold(q->s, name);
+    if (!q->served) *res = dil__send_no_model(q, name);
+    return q->served != NULL;
+}
+
 enum MHD_Result dil__page_state(dil__request *q)
 {
     dil_server *s = q->s;
+    enum MHD_Result res;
+    if (!find_model(q, &res)) return res;
+    dil_served *m = q->served;
     dil_runner_state st;
-    dil__server_state(s, &st);
+    dil__served_state(m, &st);
     pthread_mutex_lock(&s->lock);
-    const dil_plan *plan = s->plan;
-    const dil_cluster *cluster = s->cluster;
-    const dil_profile *profile = s->profile;
-    json_int_t version = s->plan_version;
+    const dil_plan *plan = m->plan;
+    const dil_cluster *cluster = m->cluster;
+    const dil_profile *profile = m->profile;
+    json_int_t version = m->plan_version;
+    json_t *models = json_array();
+    for (uint32_t i = 0; i < s->n_served; i++) json_array_append_new(models, json_string(s->served[i]->name));
     pthread_mutex_unlock(&s->lock);
     json_t *metrics = json_pack("{s:I, s:I, s:I, s:I, s:f}", "active", (json_int_t)st.n_active, "queued", (json_int_t)st.n_queued, "generated_tokens",
                                 (json_int_t)st.tokens_out, "prompt_tokens", (json_int_t)st.tokens_in, "token_sec", st.token_sec);
-    json_t *doc = json_pack("{s:s, s:b, s:s, s:I, s:b, s:o}", "model", s->model.name, "ready", st.ready, "why", st.why[0] ? st.why : "starting", "version", version,
-                            "can_replan", plan && cluster && profile, "metrics", metrics);
+    json_t *doc = json_pack("{s:s, s:o, s:b, s:s, s:I, s:b, s:o}", "model", m->name, "models", models, "ready", st.ready, "why", st.why[0] ? st.why : "starting",
+                            "version", version, "can_replan", plan && cluster && profile, "metrics", metrics);
     json_object_set_new(doc, "enrol", may_enrol(s) ? json_pack("{s:b, s:o}", "find", s->enrol_find, "nodes", dil__enrolled_json(s->enrol_dir)) : json_null());
     json_object_set_new(doc, "plan", plan ? dil__plan_json(plan, profile) : json_null());
     json_object_set_new(doc, "cluster", cluster ? dil__cluster_json(cluster) : json_null());
     return dil__send_json(q, 200, doc);
 }
 
-/* --- questions -------------------------------------------------------------------------------------------------------------- */
+/* --- what if ---------------------------------------------------------------------------------------------------------------- */
 
-struct dil__question {
-    dil_server *s;
-    struct MHD_Connection *conn;
-    pthread_t thread;
-    dil_status (*find_answer)(dil__question *a); /* into answer, err */
+typedef struct whatif {
     dil__whatif asked;
-    dil__enrol enrol;
     const dil_plan *plan;
     const dil_cluster *cluster;
     const dil_profile *profile;
-    json_t *answer;
-    dil_err err;
-};
+} whatif;
 
-static bool go_on(void *ctx, const char *what, double done, double total)
+static dil_status answer(void *ctx, const dil_progress *p, json_t **out, dil_err *err)
 {
-    (void)what, (void)done, (void)total;
-    return !atomic_load(&((dil__question *)ctx)->s->closing);
+    whatif *a = ctx;
+    return dil__whatif_answer(&a->asked, a->plan, a->profile, a->cluster, p, out, err);
 }
 
-static dil_status answer_whatif(dil__question *a)
+static int whatif_http(const dil_err *e, const char **code)
 {
-    dil_progress p = {.fn = go_on, .ctx = a};
-    return dil__whatif_answer(&a->asked, a->plan, a->profile, a->cluster, &p, &a->answer, &a->err);
+    (void)e, (void)code;
+    return 503;
 }
 
-static dil_status answer_pair(dil__question *a)
+static void end(void *ctx)
 {
-    return dil__enrol_pair(&a->enrol, &a->s->enrol_key, a->s->enrol_dir, &a->answer, &a->err);
-}
-
-static dil_status answer_find(dil__question *a)
-{
-    return dil__enrol_find(a->s->enrol_dir, &a->answer, &a->err);
-}
-
-static void *answer(void *ctx)
-{
-    dil__question *a = ctx;
-    dil_server *s = a->s;
-    if (a->find_answer(a) != DIL_OK) a->answer = NULL;
-    MHD_resume_connection(a->conn);
-    pthread_mutex_lock(&s->lock);
-    s->n_questions--;
-    pthread_cond_broadcast(&s->question_done);
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
-}
-
-static void free_question(dil__question *a)
-{
-    dil__whatif_fini(&a->asked);
-    json_decref(a->answer);
-    free(a);
-}
-
-/* The connection is through with it, answered or not. */
-void dil__question_end(dil__request *q)
-{
-    if (!q->question) return;
-    pthread_join(q->question->thread, NULL);
-    free_question(q->question);
-    q->question = NULL;
-}
-
-/* 401 would say that our own API key is wrong, and a machine that cannot be reached is no fault of this server. */
-static int http_of(const dil__question *a)
-{
-    if (a->find_answer == answer_whatif) return 503;
-    return a->err.code == DIL_EAUTH ? 403 : a->err.code == DIL_ENET ? 502 : a->err.code == DIL_EBUSY ? 409 : dil_status_http(a->err.code);
-}
-
-static enum MHD_Result send_answer(dil__request *q)
-{
-    dil__question *a = q->question;
-    pthread_join(a->thread, NULL);
-    q->question = NULL;
-    json_t *doc = a->answer;
-    a->answer = NULL;
-    enum MHD_Result res = doc ? dil__send_json(q, 200, doc) : dil__send_error(q, http_of(a), NULL, a->err.code == DIL_EAUTH ? "wrong_code" : NULL, a->err.text);
-    free_question(a);
-    return res;
-}
-
-static enum MHD_Result begin(dil__request *q, dil__question *a)
-{
-    dil_server *s = q->s;
-    pthread_mutex_lock(&s->lock);
-    bool busy = s->n_questions > 0 || atomic_load(&s->closing);
-    if (!busy) s->n_questions++;
-    pthread_mutex_unlock(&s->lock);
-    if (busy) {
-        free_question(a);
-        return dil__send_error(q, 429, NULL, "busy", "another question is being answered; try again");
-    }
-    MHD_suspend_connection(q->conn);
-    if (pthread_create(&a->thread, NULL, answer, a) == 0) {
-        q->question = a;
-        return MHD_YES;
-    }
-    MHD_resume_connection(q->conn);
-    pthread_mutex_lock(&s->lock);
-    s->n_questions--;
-    pthread_mutex_unlock(&s->lock);
-    free_question(a);
-    return MHD_NO;
+    dil__whatif_fini(&((whatif *)ctx)->asked);
+    free(ctx);
 }
 
 enum MHD_Result dil__page_whatif(dil__request *q)
 {
     dil_server *s = q->s;
-    if (q->question) return send_answer(q);
-    dil__question *a = calloc(1, sizeof *a);
+    enum MHD_Result res;
+    if (q->question) return dil__question_answer(q);
+    if (!find_model(q, &res)) return res;
+    whatif *a = calloc(1, sizeof *a);
     if (!a) return MHD_NO;
     pthread_mutex_lock(&s->lock);
-    *a = (dil__question){.s = s, .conn = q->conn, .find_answer = answer_whatif, .plan = s->plan, .cluster = s->cluster, .profile = s->profile};
+    *a = (whatif){.plan = q->served->plan, .cluster = q->served->cluster, .profile = q->served->profile};
     pthread_mutex_unlock(&s->lock);
     const char *param = NULL;
-    enum MHD_Result res;
+    dil_err err;
     if (!a->plan || !a->cluster || !a->profile)
         res = dil__send_error(q, 404, NULL, "no_profile", "this server has no plan with its measurements: dilemma serve --plan --cluster --profile");
-    else if (dil__whatif_parse(dil_buf_str(&q->body), q->body.len, a->cluster, &a->asked, &param, &a->err) != DIL_OK)
-        res = dil__send_error(q, 400, param, NULL, a->err.text);
-    else return begin(q, a);
+    else if (dil__whatif_parse(dil_buf_str(&q->body), q->body.len, a->cluster, &a->asked, &param, &err) != DIL_OK)
+        res = dil__send_error(q, 400, param, NULL, err.text);
+    else return dil__question_begin(q, DIL__QUESTION_PAGE, &(dil__asked){a, answer, end, whatif_http});
     free(a);
     return res;
+}
+
+/* --- enrolling ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct enrolling {
+    dil_server *s;
+    dil__enrol what;
+} enrolling;
+
+static dil_status pair_one(void *ctx, const dil_progress *p, json_t **out, dil_err *err)
+{
+    (void)p;
+    enrolling *a = ctx;
+    return dil__enrol_pair(&a->what, &a->s->enrol_key, a->s->enrol_dir, out, err);
+}
+
+static dil_status find_some(void *ctx, const dil_progress *p, json_t **out, dil_err *err)
+{
+    (void)p;
+    return dil__enrol_find(((enrolling *)ctx)->s->enrol_dir, out, err);
+}
+
+/* 401 would say that our own API key is wrong, and a machine that cannot be reached is no fault of this server. */
+static int enrol_http(const dil_err *e, const char **code)
+{
+    if (e->code == DIL_EAUTH) *code = "wrong_code";
+    return e->code == DIL_EAUTH ? 403 : e->code == DIL_ENET ? 502 : e->code == DIL_EBUSY ? 409 : dil_status_http(e->code);
 }
 
 static enum MHD_Result refuse_enrol(dil__request *q)
@@ -230,32 +179,26 @@ static enum MHD_Result refuse_enrol(dil__request *q)
 
 enum MHD_Result dil__page_pair(dil__request *q)
 {
-    if (q->question) return send_answer(q);
+    if (q->question) return dil__question_answer(q);
     if (!may_enrol(q->s)) return refuse_enrol(q);
-    dil__question *a = calloc(1, sizeof *a);
+    enrolling *a = calloc(1, sizeof *a);
     if (!a) return MHD_NO;
-    *a = (dil__question){.s = q->s, .conn = q->conn, .find_answer = answer_pair};
+    a->s = q->s;
     const char *param = NULL;
-    if (dil__enrol_parse(dil_buf_str(&q->body), q->body.len, &a->enrol, &param, &a->err) == DIL_OK) return begin(q, a);
-    enum MHD_Result res = dil__send_error(q, 400, param, NULL, a->err.text);
+    dil_err err;
+    if (dil__enrol_parse(dil_buf_str(&q->body), q->body.len, &a->what, &param, &err) == DIL_OK)
+        return dil__question_begin(q, DIL__QUESTION_PAGE, &(dil__asked){a, pair_one, free, enrol_http});
     free(a);
-    return res;
+    return dil__send_error(q, 400, param, NULL, err.text);
 }
 
 enum MHD_Result dil__page_find(dil__request *q)
 {
-    if (q->question) return send_answer(q);
+    if (q->question) return dil__question_answer(q);
     if (!may_enrol(q->s)) return refuse_enrol(q);
     if (!q->s->enrol_find) return dil__send_error(q, 404, NULL, "no_find", "this server does not look for machines on the network: dilemma up --discover does");
-    dil__question *a = calloc(1, sizeof *a);
+    enrolling *a = calloc(1, sizeof *a);
     if (!a) return MHD_NO;
-    *a = (dil__question){.s = q->s, .conn = q->conn, .find_answer = answer_find};
-    return begin(q, a);
-}
-
-void dil__questions_wait(dil_server *s)
-{
-    pthread_mutex_lock(&s->lock);
-    while (s->n_questions > 0) pthread_cond_wait(&s->question_done, &s->lock);
-    pthread_mutex_unlock(&s->lock);
+    a->s = q->s;
+    return dil__question_begin(q, DIL__QUESTION_PAGE, &(dil__asked){a, find_some, free, enrol_http});
 }
