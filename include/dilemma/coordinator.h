@@ -27,6 +27,7 @@ typedef struct dil_ring_opts {
     double lost_sec;          /* a node that is silent for so long has vanished; 0: 2 */
     double patience_sec;      /* requests wait so long for a plan that can run; 0: 30 */
     double horizon_sec;       /* the network is expected to stay as it is for so long: what a voluntary move must pay in; 0: 3600 */
+    double relink_sec;        /* links are measured again, one in so long, and those of the ring when its rounds become slow; 0: never */
     const char *plan_path;    /* the plan that runs is written there when it is another one; NULL: not. Borrowed until the runner is closed */
     uint64_t run, model;      /* several models of one process on the same nodes, each with a ring of its own: a number of the process that no other run
                                * has, and one of the model. A ring's layers replace those of its own model, and of any other run with this key */

@@ -59,7 +59,7 @@ static dil_status choose(chosen *c, size_t i, const char *model, const char *nam
 
 static int run(int argc, char **argv)
 {
-    dil_cli_serving v = {.bind = "127.0.0.1"};
+    dil_cli_serving v = {.bind = "127.0.0.1", .relink_sec = DIL_CLI_RELINK_SEC};
     const char *cluster = NULL, *profile = NULL, *key_file = NULL, *speculate = NULL, *wire = "f32";
     dil_cli_list models = {0}, plans = {0}, names = {0};
     int64_t port = 8080, threads = 0, ctx = 0, slots = 0;
@@ -77,6 +77,7 @@ static int run(int argc, char **argv)
         {.name = "--detect-sec", .kind = DIL_CLI_NUM, .out = &v.detect_sec, .arg = "S", .help = "a node or link is lost after so long without a word (2)", .min = 0.2, .max = 600},
         {.name = "--patience-sec", .kind = DIL_CLI_NUM, .out = &v.patience_sec, .arg = "S", .help = "requests wait so long for nodes that can take over (30)", .min = 1, .max = 86400},
         {.name = "--horizon", .kind = DIL_CLI_NUM, .out = &v.horizon_sec, .arg = "S", .help = "a move to a node that is back must pay within it (3600)", .min = 0.001, .max = 1e9},
+        {.name = "--relink-sec", .kind = DIL_CLI_NUM, .out = &v.relink_sec, .arg = "S", .help = "measure a link again every S seconds, in turn, and plan around one that became slow when that\npays (20); 0: never", .min = 0, .max = 1e6},
         {.name = "--state", .kind = DIL_CLI_STR, .out = &v.state_dir, .arg = "DIR", .help = "keep there what a restart goes on from: answers for retries with an Idempotency-Key,\nand the plan when another one was made on the way"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
         {.name = "--bind", .kind = DIL_CLI_STR, .out = &v.bind, .arg = "ADDRESS", .help = "listen there (127.0.0.1: this machine alone)"},

@@ -54,7 +54,7 @@ static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
     dil_cli_model_name(w->model, name, sizeof name);
     dil_status s = dil_cli_key_folder(w->keys, folder, err);
     if (s != DIL_OK) return s;
-    dil_cli_serving v = {.keys_dir = folder, .find = w->discover, .model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
+    dil_cli_serving v = {.relink_sec = DIL_CLI_RELINK_SEC, .keys_dir = folder, .find = w->discover, .model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
                          .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .profile = p->profile, .key = p->key};
     return dil_cli_serving_run(&v, err);
 }

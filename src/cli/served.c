@@ -38,7 +38,8 @@ static dil_status open_runner(dil_cli_one *m, const dil_cli_serving *v, const di
         dil_status s = dil_grammar_vocab_new(m->tok, &m->words, err);
         if (s != DIL_OK) return s;
         dil_ring_opts o = {.key = v->key, .n_seq = v->n_seq, .n_ctx = v->n_ctx, .kv_type = DIL_TYPE_F16, .wire = v->wire, .fixed_shapes = v->deterministic,
-                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .horizon_sec = v->horizon_sec, .plan_path = what->plan_path,
+                           .lost_sec = v->detect_sec, .patience_sec = v->patience_sec, .relink_sec = v->relink_sec,
+                           .horizon_sec = v->horizon_sec, .plan_path = what->plan_path,
                            .words = m->words, .run = run, .model = number};
         return dil_runner_ring(what->plan, what->cluster, m->gguf, &m->arch, &o, &m->runner, err);
     }

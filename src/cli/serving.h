@@ -12,6 +12,8 @@ typedef struct dil_cli_choice { /* one of several */
     const dil_profile *profile;
 } dil_cli_choice;
 
+#define DIL_CLI_RELINK_SEC 20
+
 typedef struct dil_cli_serving {
     const char *model, *name;          /* of the first model: file; what the API calls it, NULL: the file's name */
     const dil_cli_choice *more; uint32_t n_more; /* beside it */
@@ -26,6 +28,7 @@ typedef struct dil_cli_serving {
     bool announce;                     /* say on standard error where /health is, before loading */
     dil_type wire;                     /* of hidden states: F32 (0), F16, BF16 */
     int speculate;                     /* dil_runner_speculate */
+    double relink_sec;                 /* dil_ring_opts */
     double detect_sec, patience_sec, horizon_sec; /* 0: the defaults of dil_ring_opts */
     const char *state_dir;             /* answers for retries are kept there; NULL: not */
     const char *plan_path;             /* the plan that runs is kept there when it is another one; NULL: not */

@@ -1,5 +1,5 @@
 /* labels: threads */
-/* Rings beside each other on the same nodes, and what travels to a ring's last stage besides tokens. The nodes are in this process; the model is the
+/* Rings beside each other on the same nodes, what travels to a ring's last stage besides tokens, and nodes that run short of memory or disk. The nodes are in this process; the model is the
  * real one, where it is at hand. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,16 +7,17 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "net/message.h"
+#include "net/node_impl.h"
 
 #include <dilemma/coordinator.h>
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { N_NODES = 2, N_TOKENS = 40 };
+enum { N_NODES = 3, N_STAGES = 2, N_TOKENS = 40 }; /* the third node is there when one is short of something */
 
 static char base[64];
 static dil_gguf *model;
@@ -37,11 +38,20 @@ typedef struct setup {
     dil_keypair key[N_NODES];
     dil_cluster cluster;
     dil_cluster_node nodes[N_NODES];
-    dil_cluster_link links[2];
+    dil_cluster_link links[6];
     dil_plan plan;
-    dil_plan_stage stages[N_NODES];
+    dil_plan_stage stages[N_STAGES];
     dil_plan_layer layers[64];
 } setup;
+
+/* Evaluates as ever, until it has no memory. */
+static atomic_bool out_of_memory;
+
+static dil_status eval_or_not(dil_stage *s, const dil_batch *b, const float *in, float *out, dil_err *err)
+{
+    if (atomic_load(&out_of_memory)) return dil_fail(err, DIL_EMEMORY, "no memory for %u tokens", b->n_tokens);
+    return dil__engine_real.eval(s, b, in, out, err);
+}
 
 static void start(setup *s, uint64_t memory)
 {
@@ -53,18 +63,26 @@ static void start(setup *s, uint64_t memory)
         snprintf(cache, sizeof cache, "%s/cache-%d", base, i);
         assert_int_equal(dil_keypair_new(&s->key[i], &err), DIL_OK);
         dil_node_opts o = {.listen = "127.0.0.1:0", .memory_bytes = memory, .n_threads = 1, .key = &s->key[i], .allow_path = allow, .cache_dir = cache};
-        if (dil_node_start(&o, &s->node[i], &err) != DIL_OK) fail_msg("%s", err.text);
+        dil__engine engine = dil__engine_real;
+        if (i == 1) engine.eval = eval_or_not;
+        static dil__engine kept[N_NODES];
+        kept[i] = engine;
+        if (dil__node_start(&o, &kept[i], &s->node[i], &err) != DIL_OK) fail_msg("%s", err.text);
         snprintf(s->name[i], sizeof s->name[i], "%c", 'a' + i);
         snprintf(s->address[i], sizeof s->address[i], "127.0.0.1:%u", dil_node_port(s->node[i]));
         s->nodes[i] = (dil_cluster_node){.name = s->name[i], .address = s->address[i], .public_key = s->key[i].public_key, .device = "CPU", .cpu = "", .throttle = 1, .memory_bytes = memory};
-        s->links[i] = (dil_cluster_link){.from = (uint32_t)i, .to = 1u - (uint32_t)i, .latency_sec = 1e-4, .bytes_per_sec = 1e9};
+        for (int k = 0; k < N_NODES; k++) {
+            if (k != i) s->links[s->cluster.n_links++] = (dil_cluster_link){.from = (uint32_t)i, .to = (uint32_t)k, .latency_sec = 1e-4, .bytes_per_sec = 1e9};
+        }
     }
     uint32_t n = dil_arch_n_layers(&arch), half = n / 2;
-    s->cluster = (dil_cluster){.nodes = s->nodes, .n_nodes = N_NODES, .links = s->links, .n_links = 2};
+    s->cluster.nodes = s->nodes;
+    s->cluster.n_nodes = N_NODES;
+    s->cluster.links = s->links;
     s->stages[0] = (dil_plan_stage){.node = s->name[0], .first_layer = 0, .last_layer = half};
     s->stages[1] = (dil_plan_stage){.node = s->name[1], .first_layer = half + 1, .last_layer = n - 1};
     for (uint32_t l = 0; l < n; l++) s->layers[l] = (dil_plan_layer){.name = "layer", .level = "served", .node = s->name[l > half]};
-    s->plan = (dil_plan){.layers = s->layers, .context = 256, .sequences = 2, .stages = s->stages, .n_stages = N_NODES, .n_layers = n, .entry = s->name[0]};
+    s->plan = (dil_plan){.layers = s->layers, .context = 256, .sequences = 2, .stages = s->stages, .n_stages = N_STAGES, .n_layers = n, .entry = s->name[0]};
 }
 
 static void stop(setup *s)
@@ -72,11 +90,13 @@ static void stop(setup *s)
     for (int i = 0; i < N_NODES; i++) dil_node_stop(s->node[i]);
 }
 
+static bool stay = true; /* on the plan as given */
+
 static dil_runner *open_ring(setup *s, uint64_t run, uint64_t which, dil_status want)
 {
     dil_runner *r = NULL;
     dil_err err = {0};
-    dil_ring_opts o = {.key = &coordinator, .kv_type = DIL_TYPE_F16, .run = run, .model = which, .words = words, .stay = true};
+    dil_ring_opts o = {.key = &coordinator, .kv_type = DIL_TYPE_F16, .run = run, .model = which, .words = words, .stay = stay};
     if (dil_runner_ring(&s->plan, &s->cluster, model, &arch, &o, &r, &err) != DIL_OK) fail_msg("%s", err.text);
     dil_status st = dil_ring_wait_ready(r, 60, NULL, &err);
     if (st != want) fail_msg("%s: %s", dil_status_name(st), err.text);
@@ -207,9 +227,9 @@ static void models_stand_beside_each_other_and_memory_is_refused_before_bytes(vo
     same_answer(here, one, &q, &text);
     same_answer(here, two, &q, &text);
     dil_runner *three = open_ring(&s, 7, 3, DIL_ELIMIT);
-    dil_ring_node nodes[N_NODES];
-    dil_ring_nodes(three, nodes, N_NODES);
-    for (int i = 0; i < N_NODES; i++) assert_int_equal(nodes[i].bytes_sent, 0);
+    dil_ring_node nodes[N_STAGES];
+    dil_ring_nodes(three, nodes, N_STAGES);
+    for (int i = 0; i < N_STAGES; i++) assert_int_equal(nodes[i].bytes_sent, 0);
     dil_runner_close(three);
     same_answer(here, one, &q, &text); /* what was refused took nothing from them */
     dil_runner_close(one);
@@ -220,6 +240,80 @@ static void models_stand_beside_each_other_and_memory_is_refused_before_bytes(vo
     dil_runner_close(here);
     dil_buf_fini(&text);
     stop(&s);
+}
+
+static bool runs_on(dil_runner *r, const char *name)
+{
+    dil_ring_node nodes[N_NODES];
+    size_t n = dil_ring_nodes(r, nodes, N_NODES);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(nodes[i].name, name) == 0) return true;
+    }
+    return false;
+}
+
+static void a_node_out_of_memory_in_a_work_is_planned_around(void **state)
+{
+    (void)state;
+    setup s;
+    start(&s, 110u << 20);
+    stay = false;
+    dil_runner *here = open_local(), *ring = open_ring(&s, 1, 1, DIL_OK);
+    dil_buf text;
+    dil_buf_init(&text, 1 << 16);
+    question q = {.text = "The sea is"};
+    same_answer(here, ring, &q, &text);
+    assert_true(runs_on(ring, "b"));
+    atomic_store(&out_of_memory, true);
+    same_answer(here, ring, &q, &text); /* the request is answered all the same */
+    assert_false(runs_on(ring, "b"));
+    atomic_store(&out_of_memory, false);
+    dil_runner_state st;
+    dil_runner_get_state(ring, &st);
+    assert_int_equal(st.failures, 0);
+    dil_runner_close(ring);
+    dil_runner_close(here);
+    dil_buf_fini(&text);
+    stay = true;
+    stop(&s);
+}
+
+/* Files where the cache wants its folders: what is sent to the node cannot be written, as on a full disk. */
+static void spoil_cache(int node, bool spoil)
+{
+    char path[128];
+    for (int i = 0; i < 256; i++) {
+        snprintf(path, sizeof path, "%s/cache-%d/%02x", base, node, i);
+        if (spoil) {
+            FILE *f = fopen(path, "w");
+            assert_non_null(f);
+            fclose(f);
+        } else unlink(path);
+    }
+}
+
+static void a_node_that_cannot_store_is_planned_around_from_the_start(void **state)
+{
+    (void)state;
+    char cmd[256];
+    snprintf(cmd, sizeof cmd, "rm -rf %s/cache-1 && mkdir %s/cache-1", base, base);
+    assert_int_equal(system(cmd), 0);
+    spoil_cache(1, true);
+    setup s;
+    start(&s, 110u << 20);
+    stay = false;
+    dil_runner *here = open_local(), *ring = open_ring(&s, 1, 1, DIL_OK);
+    assert_false(runs_on(ring, "b"));
+    dil_buf text;
+    dil_buf_init(&text, 1 << 16);
+    question q = {.text = "The sea is"};
+    same_answer(here, ring, &q, &text);
+    dil_runner_close(ring);
+    dil_runner_close(here);
+    dil_buf_fini(&text);
+    stay = true;
+    stop(&s);
+    spoil_cache(1, false);
 }
 
 static int open_all(void **state)
@@ -261,6 +355,8 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_grammar_and_biases_give_the_text_of_one_process),
+        cmocka_unit_test(a_node_out_of_memory_in_a_work_is_planned_around),
+        cmocka_unit_test(a_node_that_cannot_store_is_planned_around_from_the_start),
         cmocka_unit_test(models_stand_beside_each_other_and_memory_is_refused_before_bytes),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

@@ -17,6 +17,7 @@
 #define SETTLE_SEC 5.0                   /* a node that is back proves itself for so long; doubled with every loss */
 #define SETTLE_SEC_MAX 600.0
 #define SLOW_NS INT64_C(60000000000)     /* a slow node that holds nothing may have become fast again after so long */
+#define ROUNDS_NS INT64_C(500000000)     /* between looks at how long rounds take */
 #define START_LOST 5                     /* times detect_sec that the plan's nodes have to answer at the start */
 #define PLAN_SEC 0.6                     /* for the planner while requests wait */
 #define PLAN_LONG_SEC 10.0               /* where that found none, or nobody waits */
@@ -155,7 +156,7 @@ static dil_status ask(dil__failover *f, circle who, double limit_sec, dil_plan *
         for (uint32_t k = 0; k < f->cluster->n_links; k++) down[k] = f->link_down_ns[k] && now - f->link_down_ns[k] < LINK_NS;
         fill_nodes(f, who, node);
         dil_migrate_options mo = {.horizon_sec = f->o.horizon_sec, .margin = MARGIN, .has = had_layer, .has_ctx = f};
-        s = dil__replan_make(f->replan, f->plan, node, down, &mo, limit_sec, out, m, err);
+        s = dil__replan_make(f->replan, f->plan, node, down, f->link_now, &mo, limit_sec, out, m, err);
     }
     free(node);
     free(down);
@@ -210,6 +211,7 @@ static bool move_to(dil__failover *f, dil_plan *plan)
     if (f->plan != f->first_plan) dil_plan_free(f->plan);
     f->plan = plan;
     for (uint32_t i = 0; i < f->cluster->n_nodes; i++) dil__tempo_restart(&f->fate[i].tempo);
+    f->rounds = (dil__round_watch){0};
     return true;
 }
 
@@ -229,8 +231,10 @@ static void watch_outsiders(dil__failover *f)
         bool inside = in_ring(f->ring, f->cluster->nodes[i].name) != NULL;
         pthread_mutex_unlock(&f->ring->lock);
         dil__members_watch(&f->members, i, !inside);
+        f->there[i] = inside || f->members.member[i].since_ns != 0;
         if (!inside && !f->members.member[i].since_ns) f->fate[i].offered = false;
     }
+    if (f->links) dil__linkwatch_nodes(f->links, f->there);
 }
 
 /* --- losing and recovering -------------------------------------------------------------------------------------------------------------------- */
@@ -430,11 +434,50 @@ static bool someone_is_slow(dil__failover *f, char why[DIL_NAME_MAX + 64])
     return found;
 }
 
+/* The ring's own links, as indices of the cluster's; link [n_stages + 1]. */
+static uint32_t links_of_ring(const dil__failover *f, uint32_t *link)
+{
+    uint32_t n = 0, at = f->plan->entry ? dil_cluster_find(f->cluster, f->plan->entry) : DIL_NO_NODE, entry = at;
+    for (uint32_t i = 0; i <= f->plan->n_stages; i++) {
+        uint32_t next = i < f->plan->n_stages ? dil_cluster_find(f->cluster, f->plan->stages[i].node) : entry;
+        for (uint32_t k = 0; k < f->cluster->n_links; k++) {
+            if (f->cluster->links[k].from == at && f->cluster->links[k].to == next) link[n++] = k;
+        }
+        at = next;
+    }
+    return n;
+}
+
+/* What every token tells for nothing: how long its round took beyond computing. */
+static void look_at_rounds(dil__failover *f)
+{
+    int64_t now = dil_now_ns();
+    if (now < f->rounds_ns) return;
+    f->rounds_ns = now + ROUNDS_NS;
+    pthread_mutex_lock(&f->ring->lock);
+    dil_ring_timing t = f->ring->timing;
+    pthread_mutex_unlock(&f->ring->lock);
+    bool decoded = t.round_sec != f->round_seen_sec;
+    f->round_seen_sec = t.round_sec;
+    if (!dil__round_is_slow(&f->rounds, decoded ? t.round_sec - t.compute_sec : 0)) return;
+    uint32_t *link = calloc(f->plan->n_stages + 1, sizeof *link);
+    if (link) dil__linkwatch_suspect(f->links, link, links_of_ring(f, link));
+    free(link);
+}
+
+static bool a_link_changed(dil__failover *f, char why[160])
+{
+    if (!f->links) return false;
+    look_at_rounds(f);
+    return dil__linkwatch_take(f->links, f->link_now, why);
+}
+
 /* --- the loop ----------------------------------------------------------------------------------------------------------------------------------- */
 
-/* At the start nodes are waited for, but not for ever; one that refuses is for a person to mend. */
+/* At the start nodes are waited for, but not for ever; one that refuses is for a person to mend, but where its disk is full or broken. */
 static bool starts_without(const dil__failover *f, const glance *g)
 {
+    if (g->n_lost > 0 && g->err.code == DIL_EIO) return true;
     return g->n_lost > 0 && g->err.code == DIL_ENET && sec_since(f->start_ns) > START_LOST * f->o.lost_sec;
 }
 
@@ -452,13 +495,15 @@ static void step(dil__failover *f)
         pthread_mutex_lock(&f->lock);
         f->was_ready = true;
         pthread_mutex_unlock(&f->lock);
-        char name[DIL_NAME_MAX], why[DIL_NAME_MAX + 64];
+        char name[DIL_NAME_MAX], why[DIL_NAME_MAX + 160];
         if (f->o.stay) return;
         if (f->fetch) {
             follow_fetch(f);
             return;
         }
         if (someone_is_slow(f, why)) {
+            consider(f, why);
+        } else if (a_link_changed(f, why)) {
             consider(f, why);
         } else if (someone_is_new(f, name)) {
             snprintf(why, sizeof why, "node %.200s is back", name);

@@ -5,6 +5,7 @@
 #ifndef DIL_NET_FAILOVER_H
 #define DIL_NET_FAILOVER_H
 
+#include "net/linkwatch.h"
 #include "net/member.h"
 #include "net/replan.h"
 #include "net/ring.h"
@@ -49,6 +50,12 @@ typedef struct dil__failover {
         int64_t slow_ns;      /* found so then */
         dil__tempo_watch tempo;
     } *fate;
+    dil__linkwatch *links;    /* NULL: links are not measured again */
+    dil_cluster_link *link_now; /* [n_links] what is believed of them */
+    uint8_t *there;           /* [n_nodes] scratch */
+    dil__round_watch rounds;
+    double round_seen_sec;
+    int64_t rounds_ns;        /* of the next look at the rounds */
     int64_t *link_down_ns;    /* [n_links] swallowed a work then; 0: never */
     int64_t seen_ns;          /* of the loss that is not yet decided; 0: none */
     int64_t decide_ns;        /* not before */

@@ -87,6 +87,7 @@ static void fail_close(dil__pipe *p)
         dil__ring_poke(f->fd);
         pthread_join(f->thread, NULL);
     }
+    dil__linkwatch_close(f->links);
     close_ring(f->fetch);
     dil_plan_free(f->fetch_plan);
     close_ring(f->old);
@@ -98,6 +99,8 @@ static void fail_close(dil__pipe *p)
     for (uint32_t i = 0; f->fate && i < f->cluster->n_nodes; i++) free(f->fate[i].had);
     free(f->fate);
     free(f->link_down_ns);
+    free(f->link_now);
+    free(f->there);
     if (f->fd >= 0) close(f->fd);
     pthread_mutex_destroy(&f->lock);
     sodium_memzero(&f->key, sizeof f->key);
@@ -112,7 +115,10 @@ static dil_status open_all(dil__failover *f, dil_err *err)
     f->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     f->fate = calloc(n_nodes ? n_nodes : 1, sizeof *f->fate);
     f->link_down_ns = calloc(f->cluster->n_links + 1, sizeof *f->link_down_ns);
-    if (f->fd < 0 || !f->fate || !f->link_down_ns) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
+    f->link_now = calloc(f->cluster->n_links + 1, sizeof *f->link_now);
+    f->there = calloc(n_nodes + 1, 1);
+    if (f->fd < 0 || !f->fate || !f->link_down_ns || !f->link_now || !f->there) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator");
+    if (f->cluster->n_links) memcpy(f->link_now, f->cluster->links, f->cluster->n_links * sizeof *f->link_now);
     for (uint32_t i = 0; i < n_nodes; i++) {
         f->fate[i].had = calloc(n_layers, 1);
         if (!f->fate[i].had) return dil_fail(err, DIL_EMEMORY, "no memory for a coordinator of %u nodes", n_nodes);
@@ -126,6 +132,7 @@ static dil_status open_all(dil__failover *f, dil_err *err)
     f->o.n_seq = f->pipe.n_seq;
     f->o.chunk = f->pipe.chunk;
     s = dil__members_init(&f->members, f->cluster, f->o.key, f->o.lost_sec, f->o.run, f->o.model, err);
+    if (s == DIL_OK && f->o.relink_sec > 0 && !f->o.stay) s = dil__linkwatch_open(f->cluster, f->o.key, f->o.relink_sec, on_news, f, &f->links, err);
     if (s != DIL_OK) return s;
     if (pthread_create(&f->thread, NULL, dil__failover_run, f) != 0) return dil_fail(err, DIL_EMEMORY, "no thread for a coordinator");
     f->started = true;

@@ -180,7 +180,7 @@ void dil__replan_free(dil__replan *r)
 /* --- planning -------------------------------------------------------------------------------------------------------------------------- */
 
 /* A node that is gone keeps its place, since the entry may be among them, but can hold nothing. */
-static void take_state(dil__replan *r, const dil__replan_node *node, const uint8_t *link_down)
+static void take_state(dil__replan *r, const dil__replan_node *node, const uint8_t *link_down, const dil_cluster_link *link_now)
 {
     uint32_t n_nodes = r->cluster->n_nodes;
     for (uint32_t i = 0; i < n_nodes; i++) {
@@ -196,7 +196,7 @@ static void take_state(dil__replan *r, const dil__replan_node *node, const uint8
     }
     r->now.n_links = 0;
     for (uint32_t k = 0; k < r->cluster->n_links; k++) {
-        if (!link_down || !link_down[k]) r->now.links[r->now.n_links++] = r->cluster->links[k];
+        if (!link_down || !link_down[k]) r->now.links[r->now.n_links++] = link_now ? link_now[k] : r->cluster->links[k];
     }
 }
 
@@ -260,9 +260,10 @@ static dil_status say_who_is_left(const dil__replan *r, const dil_err *why, dil_
 }
 
 dil_status dil__replan_make(dil__replan *r, const dil_plan *old, const dil__replan_node *node, const uint8_t *link_down,
+                            const dil_cluster_link *link_now,
                             const dil_migrate_options *mo, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err)
 {
-    take_state(r, node, link_down);
+    take_state(r, node, link_down, link_now);
     dil_plan from = *old; /* one made by hand may lack words */
     if (!from.damage_measure) from.damage_measure = "kl";
     if (!from.entry) from.entry = r->cluster->nodes[r->cluster->entry].name;

@@ -21,9 +21,10 @@ dil_status dil__replan_new(const dil_plan *plan, const dil_cluster *cluster, con
                            dil__replan **out, dil_err *err);
 void dil__replan_free(dil__replan *r);
 
-/* node [n_nodes of the cluster]; link_down [n_links], may be NULL: links not to be used. old: the plan that runs. *out is owned:
+/* node [n_nodes of the cluster]; link_down [n_links], may be NULL: links not to be used. link_now [n_links]: as measured last; NULL: as the cluster says. old: the plan that runs. *out is owned:
  * dil_plan_free; its strings live on its own arena. Errors: DIL_EINFEASIBLE says which budget is short, by how much, and among which nodes. */
 dil_status dil__replan_make(dil__replan *r, const dil_plan *old, const dil__replan_node *node, const uint8_t *link_down,
+                            const dil_cluster_link *link_now,
                             const dil_migrate_options *mo, double limit_sec, dil_plan **out, dil_migration *m, dil_err *err);
 
 /* Bytes a second that the node reads on the plan's layers there, as measured; 0: the plan that r was made with has no costs for it. */

@@ -78,7 +78,7 @@ static dil_plan *plan_with(setup *s, dil_migration *m)
     dil_plan *p = NULL;
     dil_err err = {0};
     dil_migrate_options mo = {.horizon_sec = 3600, .margin = 0.1};
-    if (dil__replan_make(s->replan, &s->plan, s->state, s->down, &mo, 2, &p, m, &err) != DIL_OK) fail_msg("%s", err.text);
+    if (dil__replan_make(s->replan, &s->plan, s->state, s->down, NULL, &mo, 2, &p, m, &err) != DIL_OK) fail_msg("%s", err.text);
     for (uint32_t i = 0; i < NODES; i++) {
         uint64_t on = bytes_on(p, name[i]);
         if (!s->state[i].usable) assert_int_equal(on, 0);
@@ -161,13 +161,13 @@ static void what_is_short_is_said_with_its_numbers(void **state)
     dil_migrate_options mo = {.horizon_sec = 3600};
     prepare(&s, 60000000);
     s.state[0].usable = s.state[1].usable = false;
-    assert_int_equal(dil__replan_make(s.replan, &s.plan, s.state, s.down, &mo, 2, &p, &m, &err), DIL_EINFEASIBLE);
+    assert_int_equal(dil__replan_make(s.replan, &s.plan, s.state, s.down, NULL, &mo, 2, &p, &m, &err), DIL_EINFEASIBLE);
     print_message("    said: %s\n", err.text);
     assert_non_null(strstr(err.text, "memory"));
     assert_non_null(strstr(err.text, "c, d offer 120.0 MB"));
     assert_non_null(strstr(err.text, "too little"));
     s.state[2].usable = s.state[3].usable = false;
-    assert_int_equal(dil__replan_make(s.replan, &s.plan, s.state, s.down, &mo, 2, &p, &m, &err), DIL_EINFEASIBLE);
+    assert_int_equal(dil__replan_make(s.replan, &s.plan, s.state, s.down, NULL, &mo, 2, &p, &m, &err), DIL_EINFEASIBLE);
     assert_non_null(strstr(err.text, "no node is left"));
     finish(&s, NULL);
 }

@@ -257,6 +257,16 @@ static void take_failed_work(ctl *c, const dil__ring_node *n, const dil_frame *f
     dil__ring_poke(c->r->wake_fd);
 }
 
+/* Out of memory in the middle of a work: not the request's fault, and the next one will not fare better. */
+static bool ran_short(ctl *c, dil__ring_node *n, const dil_frame *f)
+{
+    dil_err theirs, e;
+    if (f->session != c->r->session || dil__msg_get_error(f, &theirs) != DIL_OK || theirs.code != DIL_EMEMORY) return false;
+    dil_fail(&e, DIL_EMEMORY, "node %s ran out of memory: %.400s", n->name, theirs.text);
+    refuse(c, n, &e);
+    return true;
+}
+
 static void take_error(ctl *c, dil__ring_node *n, const dil_frame *f)
 {
     dil_err theirs, e;
@@ -278,7 +288,9 @@ static void take_frame(ctl *c, dil__ring_node *n, const dil_frame *f)
         break;
     case DIL_FRAME_OK: take_ack(c, n, f); break;
     case DIL_FRAME_STATUS: take_status(c, n, f); break;
-    case DIL_FRAME_WORK_FAILED: take_failed_work(c, n, f); break;
+    case DIL_FRAME_WORK_FAILED:
+        if (!ran_short(c, n, f)) take_failed_work(c, n, f);
+        break;
     case DIL_FRAME_ERROR: take_error(c, n, f); break;
     default: break;
     }

@@ -3,12 +3,12 @@
 
 #include <string.h>
 
-/* An error that waiting does not mend. */
+/* An error that waiting does not mend, and that is not planned around. */
 static const dil_err *hopeless(const dil__ring *r)
 {
     for (uint32_t i = 0; i < r->n_nodes; i++) {
         const dil__ring_node *n = &r->node[i];
-        if (n->phase == DIL__NODE_REFUSES || n->err.code == DIL_EAUTH) return &n->err;
+        if ((n->phase == DIL__NODE_REFUSES && n->err.code != DIL_EIO) || n->err.code == DIL_EAUTH) return &n->err;
     }
     return NULL;
 }

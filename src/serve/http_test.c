@@ -386,10 +386,20 @@ static void many_wait_at_once_without_a_thread_each(void **state)
     assert_int_equal(start(NULL), 0);
 }
 
+static dil_buf said;
+
+static void keep_line(void *ctx, dil_log_level level, const char *module, const char *text)
+{
+    (void)ctx, (void)level;
+    dil_buf_printf(&said, "%s %s\n", module, text);
+}
+
 static void keys_are_asked_for(void **state)
 {
     (void)state;
     dil_server_close(srv);
+    dil_buf_init(&said, 1 << 20);
+    dil_log_set_sink(keep_line, NULL, DIL_LOG_DEBUG);
     dil_err err;
     const char *const keys[] = {"open", "sesame"};
     dil_serve_opts o = {.model_name = "tiny", .api_keys = keys, .n_api_keys = 2};
@@ -403,6 +413,12 @@ static void keys_are_asked_for(void **state)
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesam\r\n"), 401);
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesamee\r\n"), 401);
     assert_int_equal(get("/v1/models", "Host: localhost\r\nAuthorization: Bearer sesame\r\n"), 200);
+    dil_server_close(srv);
+    srv = NULL;
+    dil_log_set_sink(NULL, NULL, DIL_LOG_INFO);
+    assert_non_null(strstr(dil_buf_str(&said), "path=/v1/models status=401"));
+    assert_null(strstr(dil_buf_str(&said), "sesam")); /* keys, right or wrong, are not in the log */
+    dil_buf_fini(&said);
 }
 
 static dil_status load_fake(void *ctx, const dil_serve_load *what, const dil_progress *p, dil_served **out, dil_err *err)
