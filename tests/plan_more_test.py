@@ -79,6 +79,13 @@ def check_explain(s, base):
     assert damage["used"] == 0 and damage["limit"] == 0
     text = s.run("plan", *base, "--max-kl", "0.05", "--explain")
     assert "c is left out" in text and "links of b twice as fast saves" in text, text
+    # a bare problem: node 0 holds two of three layers of 1 s, node 1 the third, two hops of 1 s; node 2 holds none
+    bare = s.put("bare.json", {"n_layers": 3, "n_nodes": 3, "n_levels": 1, "layer_bytes": [[10]] * 3, "layer_sec": [[[1], [3], [2]]] * 3, "damage": [[0.1]] * 3,
+                               "store_bytes": [20, 20, 5], "damage_max": 1, "hop_sec": [[0, 1, 1], [1, 0, 1], [1, 1, 0]], "source_sec": [0, 1, 1], "sink_sec": [0, 1, 1]})
+    e = json.loads(s.run("plan", "--problem", bare, "--explain", "--json"))["explanations"]
+    links = {x["index"]: x["total_sec"] for x in e if x["reason"] == "links"}
+    assert links == {0: 6.0, 1: 6.0, 2: 7.0}, links
+    assert "node 2 is left out: its memory is short by 5 B" in s.run("plan", "--problem", bare, "--explain")
 
 
 def check_front(s, base):

@@ -196,7 +196,8 @@ typedef enum dil_reason { DIL_REASON_MEMORY, DIL_REASON_DAMAGE, DIL_REASON_SIZE,
 
 typedef struct dil_explanation {
     dil_reason reason;
-    const char *node;         /* of memory, links and left out; else NULL. Borrowed from the cluster */
+    const char *node;         /* of memory, links and left out; else NULL. Borrowed from the cluster; NULL for a bare problem */
+    uint32_t index;           /* the same in the problem's numbers; else DIL_NO_NODE */
     double used, limit;       /* of the budget, in its unit; NAN for links and left out */
     double more;              /* by how much it was widened for what follows; links: 2, twice as fast */
     double token_sec, total_sec; /* of the best plan then (left out: of the best way found to use the node; INFINITY: there is none) */
@@ -215,6 +216,11 @@ typedef struct dil_explanation {
  * out [DIL_EXPLANATIONS_MAX], *n of them; options->limit_sec is for all solves together. Errors: those of solving. */
 dil_status dil_plan_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, const dil_plan *plan,
                             dil_explanation *out, uint32_t *n, dil_err *err);
+
+/* The same for a problem and a plan of it that is within the budgets; of a bare one token_sec is NAN, and links twice as fast take half the
+ * seconds of the node's hops, source and sink. options->solver, goal and start are not read. */
+dil_status dil_problem_explain(const dil_problem *p, const dil_solve_options *options, const uint32_t *node, const uint32_t *level, dil_explanation *out, uint32_t *n,
+                               dil_err *err);
 
 typedef enum dil_front { DIL_FRONT_DAMAGE, DIL_FRONT_RATIO } dil_front;
 

@@ -224,11 +224,13 @@ static int run_problem(void)
     dil_cli_progress_done();
     if (s == DIL_OK) s = dil_problem_check(p, sol->node, sol->level, &use, &err);
     if (s == DIL_OK && opt.out) s = write_problem_json(opt.out, sol, &use, &err);
-    if (s == DIL_OK && opt.json) print_problem_json(stdout, sol, &use);
-    else if (s == DIL_OK && !(opt.out && strcmp(opt.out, "-") == 0)) print_solution(sol, &use);
+    if (s == DIL_OK && opt.json && !opt.explain) print_problem_json(stdout, sol, &use);
+    else if (s == DIL_OK && !opt.json && !(opt.out && strcmp(opt.out, "-") == 0)) print_solution(sol, &use);
+    int status = s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+    if (s == DIL_OK && opt.explain) status = dil__cli_explain_problem(p, &o, sol, opt.json);
     dil_solution_free(sol);
     dil_problem_free(p);
-    return s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
+    return status;
 }
 
 static int run(int argc, char **argv)
@@ -251,8 +253,8 @@ static int run(int argc, char **argv)
     if (opt.objective && strcmp(opt.objective, "throughput") == 0 && (opt.problem || opt.models.n || opt.compare || opt.pareto || opt.from || opt.explain))
         return dil_cli_usage("plan: --objective throughput makes one plan of one model: no --problem, --model-profile, --compare, --pareto, --from or --explain");
     if (opt.problem) {
-        if (opt.profile || opt.cluster || opt.svg || opt.explain || opt.pareto || opt.from)
-            return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --explain, --pareto or --from");
+        if (opt.profile || opt.cluster || opt.svg || opt.pareto || opt.from)
+            return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --pareto or --from");
         return run_problem();
     }
     if (opt.models.n) {

@@ -13,7 +13,9 @@ static void print_use(const dil_explanation *e)
     const char *mark = e->binds ? "  <- binds" : "";
     switch (e->reason) {
     case DIL_REASON_MEMORY:
-        printf("  %-28s %10s of %10s (%.1f %%)%s\n", e->node, dil_format_bytes((uint64_t)e->used, a), dil_format_bytes((uint64_t)e->limit, b), share, mark);
+        if (e->node) printf("  %-28s", e->node);
+        else printf("  node %-23u", e->index);
+        printf(" %10s of %10s (%.1f %%)%s\n", dil_format_bytes((uint64_t)e->used, a), dil_format_bytes((uint64_t)e->limit, b), share, mark);
         break;
     case DIL_REASON_SIZE:
         printf("  %-28s %10s of %10s (%.1f %%)%s\n", "file size", dil_format_bytes((uint64_t)e->used, a), dil_format_bytes((uint64_t)e->limit, b), share, mark);
@@ -33,8 +35,8 @@ static dil_status print_json(const dil_explanation *e, uint32_t n, dil_err *err)
 {
     json_t *list = json_array();
     for (uint32_t i = 0; i < n; i++)
-        json_array_append_new(list, json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:s}", "reason", reason_name[e[i].reason], "node", e[i].node,
-                                              "used", dil__json_real_or_null(e[i].used), "limit", dil__json_real_or_null(e[i].limit), "more",
+        json_array_append_new(list, json_pack("{s:s, s:s?, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b, s:b, s:s}", "reason", reason_name[e[i].reason], "node", e[i].node,
+                                              "index", e[i].index == DIL_NO_NODE ? json_null() : json_integer(e[i].index), "used", dil__json_real_or_null(e[i].used), "limit", dil__json_real_or_null(e[i].limit), "more",
                                               dil__json_real_or_null(e[i].more), "token_sec", dil__json_real_or_null(e[i].token_sec), "total_sec",
                                               dil__json_real_or_null(e[i].total_sec), "bound_sec", dil__json_real_or_null(e[i].bound_sec), "proved",
                                               e[i].proved, "binds", e[i].binds, "text", e[i].text));
@@ -44,16 +46,11 @@ static dil_status print_json(const dil_explanation *e, uint32_t n, dil_err *err)
     return s;
 }
 
-int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_plan *plan, bool json)
+static int print(const dil_explanation *e, uint32_t n, bool json)
 {
-    static dil_explanation e[DIL_EXPLANATIONS_MAX];
-    uint32_t n;
     dil_err err = {0};
-    dil_status s = dil_plan_explain(profile, cluster, o, plan, e, &n, &err);
-    dil_cli_progress_done();
-    if (s != DIL_OK) return dil_cli_fail("plan: --explain", &err);
     if (json) {
-        s = print_json(e, n, &err);
+        dil_status s = print_json(e, n, &err);
         return s == DIL_OK ? 0 : dil_cli_fail("plan: --explain", &err);
     }
     puts("\nbudgets");
@@ -70,6 +67,26 @@ int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, con
         printf("  %s\n", e[i].text);
     }
     return 0;
+}
+
+int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_plan *plan, bool json)
+{
+    static dil_explanation e[DIL_EXPLANATIONS_MAX];
+    uint32_t n;
+    dil_err err = {0};
+    dil_status s = dil_plan_explain(profile, cluster, o, plan, e, &n, &err);
+    dil_cli_progress_done();
+    return s == DIL_OK ? print(e, n, json) : dil_cli_fail("plan: --explain", &err);
+}
+
+int dil__cli_explain_problem(const dil_problem *p, const dil_solve_options *o, const dil_solution *plan, bool json)
+{
+    static dil_explanation e[DIL_EXPLANATIONS_MAX];
+    uint32_t n;
+    dil_err err = {0};
+    dil_status s = dil_problem_explain(p, o, plan->node, plan->level, e, &n, &err);
+    dil_cli_progress_done();
+    return s == DIL_OK ? print(e, n, json) : dil_cli_fail("plan: --explain", &err);
 }
 
 int dil__cli_front(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, uint32_t n, const char *over_name,

@@ -11,6 +11,7 @@
 int dil__cli_compare(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const char *list, bool json);
 int dil__cli_compare_problem(const dil_problem *p, const dil_solve_options *o, const char *list, bool json);
 int dil__cli_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const dil_plan *plan, bool json);
+int dil__cli_explain_problem(const dil_problem *p, const dil_solve_options *o, const dil_solution *plan, bool json);
 int dil__cli_front(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, uint32_t n, const char *over_name,
                    const char *csv, const char *svg); /* over_name: "damage" (NULL), "ratio"; csv NULL: standard output */
 /* --from: *plan is the old plan or a better one, owned. Says on standard output what was decided, or as JSON. */

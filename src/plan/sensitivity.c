@@ -9,11 +9,13 @@
 #define SAME 1e-6 /* relative: a gain below is none */
 
 typedef struct study {
-    const dil_profile *prof;
+    const dil_profile *prof;  /* NULL with all of the next three: a bare problem */
     const dil_cluster *cluster;
     const dil_plan_options *o;
     const dil_plan *plan;
-    dil_problem *p;           /* as it is, with its damage budget */
+    const dil_progress *progress;
+    double gap;
+    dil_problem *p;           /* as it is, with its damage budget; what is changed is put back */
     uint32_t *node_of;        /* [S] in the profile */
     uint32_t *in_cluster;     /* [S] */
     uint32_t *node, *level;   /* [L] the plan in the problem's numbers */
@@ -67,11 +69,20 @@ static double used_bytes(const study *x, uint32_t s)
 
 /* --- one changed problem ------------------------------------------------------------------------------------------------ */
 
-static dil_explanation *add(study *x, dil_reason reason, const char *node)
+/* node: the problem's, DIL_NO_NODE: none. */
+static dil_explanation *add(study *x, dil_reason reason, uint32_t node)
 {
     dil_explanation *e = &x->out[(*x->n)++];
-    *e = (dil_explanation){.reason = reason, .node = node, .used = NAN, .limit = NAN, .more = NAN};
+    const char *name = node == DIL_NO_NODE || !x->cluster ? NULL : x->cluster->nodes[x->in_cluster[node]].name;
+    *e = (dil_explanation){.reason = reason, .node = name, .index = node, .used = NAN, .limit = NAN, .more = NAN, .token_sec = NAN};
     return e;
+}
+
+static const char *name_of(const study *x, uint32_t s, char out[120])
+{
+    if (x->cluster) snprintf(out, 120, "%.100s", x->cluster->nodes[x->in_cluster[s]].name);
+    else snprintf(out, 120, "node %u", s);
+    return out;
 }
 
 /* Solves the changed problem from the plan on and fills the figures of e. `cluster` is the changed one, for the figures. */
@@ -79,19 +90,19 @@ static dil_status solve_changed(study *x, dil_problem *p, const dil_cluster *clu
 {
     double left = (double)(x->end_ns - dil_now_ns()) * 1e-9 / (x->n_solves ? x->n_solves : 1);
     if (x->n_solves) x->n_solves--;
-    dil_solve_options so = {.goal = DIL_GOAL_SEC, .limit_sec = fmax(left, 0.05), .gap = dil__plan_gap(x->o), .start_node = x->node,
-                            .start_level = x->level, .progress = x->o->progress};
+    dil_solve_options so = {.goal = DIL_GOAL_SEC, .limit_sec = fmax(left, 0.05), .gap = x->gap, .start_node = x->node,
+                            .start_level = x->level, .progress = x->progress};
     dil_solution *s = NULL;
     dil_plan *plan = NULL;
     dil_status ok = dil_plan_solve(p, &so, &s, err);
     if (ok == DIL_ETIMEOUT) { /* the old plan is within the wider budgets: there is a plan, and nothing better was found */
-        e->token_sec = x->plan->token_sec;
+        if (x->plan) e->token_sec = x->plan->token_sec;
         e->total_sec = x->use.sec;
         return DIL_OK;
     }
-    if (ok == DIL_OK) ok = dil__plan_unbudgeted(x->prof, cluster, x->o, s, x->node_of, &plan, err);
+    if (ok == DIL_OK && cluster) ok = dil__plan_unbudgeted(x->prof, cluster, x->o, s, x->node_of, &plan, err);
     if (ok == DIL_OK) {
-        e->token_sec = plan->token_sec;
+        if (plan) e->token_sec = plan->token_sec;
         e->total_sec = s->objective;
         e->bound_sec = s->bound;
         e->proved = s->optimal;
@@ -105,42 +116,42 @@ static void say(const study *x, dil_explanation *e, const char *what)
 {
     double before = x->use.sec, gain = before - e->total_sec;
     e->binds = gain > SAME * before;
-    if (e->binds)
+    if (e->binds && !x->plan)
+        snprintf(e->text, sizeof e->text, "%s saves %s%.3g s (%.1f %%)", what, e->proved ? "" : "at least ", gain, 100 * gain / before);
+    else if (e->binds)
         snprintf(e->text, sizeof e->text, "%s saves %s%.3g ms a token, %.3g s an answer (%.1f %%)", what, e->proved ? "" : "at least ",
                  1e3 * (x->plan->token_sec - e->token_sec), gain, 100 * gain / before);
     else if (e->proved) snprintf(e->text, sizeof e->text, "%s saves nothing (at most %.2g %%)", what, 100 * fmax(0, 1 - e->bound_sec / before));
     else snprintf(e->text, sizeof e->text, "%s: no faster plan was found in the time (at best %.1f %% less)", what, 100 * fmax(0, 1 - e->bound_sec / before));
 }
 
-/* A tenth of v, rounded to 1, 2 or 5 times a power of ten. */
+/* A tenth of v, rounded to 1, 2 or 5 times a power of ten; at least 1. */
 static double round_step(double v)
 {
     double base = pow(10, floor(log10(fmax(v, 1) / 10))), m = v / 10 / base;
-    return base * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10);
+    return fmax(1, base * (m < 1.5 ? 1 : m < 3.5 ? 2 : m < 7.5 ? 5 : 10));
 }
 
 static dil_status more_memory(study *x, uint32_t s, dil_err *err)
 {
-    char what[300], bytes[32];
+    char what[300], bytes[32], name[120];
     double was = x->p->store_bytes[s], step = round_step(was);
-    const char *name = x->cluster->nodes[x->in_cluster[s]].name;
-    dil_explanation *e = add(x, DIL_REASON_MEMORY, name);
+    dil_explanation *e = add(x, DIL_REASON_MEMORY, s);
     e->used = used_bytes(x, s);
     e->limit = was;
     e->more = step;
     x->p->store_bytes[s] += step;
     dil_status ok = solve_changed(x, x->p, x->cluster, e, err);
     x->p->store_bytes[s] = was;
-    snprintf(what, sizeof what, "%s more memory on %.100s", dil_format_bytes((uint64_t)step, bytes), name);
+    snprintf(what, sizeof what, "%s more memory on %s", dil_format_bytes((uint64_t)step, bytes), name_of(x, s, name));
     say(x, e, what);
     return ok;
 }
 
-static dil_status faster_links(study *x, uint32_t s, dil_err *err)
+/* The measurements with the node's links twice as fast, built and solved again. */
+static dil_status solve_fast_links(study *x, uint32_t s, dil_explanation *e, dil_err *err)
 {
     const dil_cluster *c = x->cluster;
-    const char *name = c->nodes[x->in_cluster[s]].name;
-    char what[300];
     dil_cluster fast = *c;
     dil_problem *p = NULL;
     fast.links = calloc(c->n_links + 1u, sizeof *fast.links);
@@ -152,17 +163,43 @@ static dil_status faster_links(study *x, uint32_t s, dil_err *err)
         k->latency_sec /= 2;
         k->bytes_per_sec *= 2;
     }
-    dil_explanation *e = add(x, DIL_REASON_LINKS, name);
-    e->more = 2;
     dil_status ok = dil_problem_from_profile(x->prof, &fast, x->o, &p, NULL, err);
     if (ok == DIL_OK) {
         p->damage_max = x->damage_max;
         ok = solve_changed(x, p, &fast, e, err);
     }
-    snprintf(what, sizeof what, "links of %.100s twice as fast", name);
-    say(x, e, what);
     dil_problem_free(p);
     free(fast.links);
+    return ok;
+}
+
+/* Doubling is exact, so halved and doubled numbers are the old ones again. */
+static void scale_links(dil_problem *p, uint32_t s, double factor)
+{
+    for (uint32_t i = 0; i < p->n_hops; i++) {
+        if (p->hops[i].from != s && p->hops[i].to != s) continue;
+        p->hops[i].sec *= factor;
+        p->hops[i].head_sec *= factor;
+    }
+    p->source_sec[s] *= factor;
+    p->sink_sec[s] *= factor;
+}
+
+static dil_status faster_links(study *x, uint32_t s, dil_err *err)
+{
+    char what[300], name[120];
+    dil_explanation *e = add(x, DIL_REASON_LINKS, s);
+    dil_status ok;
+    e->more = 2;
+    if (x->cluster) {
+        ok = solve_fast_links(x, s, e, err);
+    } else {
+        scale_links(x->p, s, 0.5);
+        ok = solve_changed(x, x->p, NULL, e, err);
+        scale_links(x->p, s, 2);
+    }
+    snprintf(what, sizeof what, "links of %s twice as fast", name_of(x, s, name));
+    say(x, e, what);
     return ok;
 }
 
@@ -170,7 +207,7 @@ static dil_status wider_budget(study *x, dil_reason reason, double used, double 
 {
     if (isinf(*budget)) return DIL_OK;
     double was = *budget;
-    dil_explanation *e = add(x, reason, NULL);
+    dil_explanation *e = add(x, reason, DIL_NO_NODE);
     e->used = used;
     e->limit = was;
     e->more = step;
@@ -236,24 +273,23 @@ static double compute_difference(const study *x, uint32_t s, const detour *d)
 
 static dil_status left_out(study *x, uint32_t s, dil_err *err)
 {
-    const char *name = x->cluster->nodes[x->in_cluster[s]].name;
-    char bytes[32];
+    char bytes[32], name[120];
     uint32_t *node = calloc(x->p->n_layers, sizeof *node);
     if (!node) return dil_fail(err, DIL_EMEMORY, "explain: out of memory");
-    dil_explanation *e = add(x, DIL_REASON_LEFT_OUT, name);
+    dil_explanation *e = add(x, DIL_REASON_LEFT_OUT, s);
+    name_of(x, s, name);
     detour d = best_detour(x, s, node);
     free(node);
     e->total_sec = d.sec;
-    e->token_sec = NAN;
-    if (!d.reachable) snprintf(e->text, sizeof e->text, "%.100s is left out: no links lead to it and back", name);
+    if (!d.reachable) snprintf(e->text, sizeof e->text, "%s is left out: no links lead to it and back", name);
     else if (isinf(d.sec) && isfinite(d.over_bytes))
-        snprintf(e->text, sizeof e->text, "%.100s is left out: its memory is short by %s for even one run of layers with its buffer", name,
+        snprintf(e->text, sizeof e->text, "%s is left out: its memory is short by %s for even one run of layers with its buffer", name,
                  dil_format_bytes((uint64_t)d.over_bytes, bytes));
-    else if (isinf(d.sec)) snprintf(e->text, sizeof e->text, "%.100s is left out: with any run of layers there a load limit would break", name);
+    else if (isinf(d.sec)) snprintf(e->text, sizeof e->text, "%s is left out: with any run of layers there a load limit would break", name);
     else {
         double compute = compute_difference(x, s, &d), rest = d.sec - x->use.sec - compute;
-        snprintf(e->text, sizeof e->text, "%.100s is left out: the least costly way to use it, layers %u to %u, takes %.3g s longer an answer "
-                 "(computing %+.3g s, links and waiting %+.3g s)", name, d.first, d.last, d.sec - x->use.sec, compute, rest);
+        snprintf(e->text, sizeof e->text, "%s is left out: the least costly way to use it, layers %u to %u, takes %.3g s longer%s "
+                 "(computing %+.3g s, links and waiting %+.3g s)", name, d.first, d.last, d.sec - x->use.sec, x->plan ? " an answer" : "", compute, rest);
     }
     return DIL_OK;
 }
@@ -278,12 +314,10 @@ static void pick_nodes(study *x)
     }
 }
 
+/* With the problem and the plan in its numbers. */
 static dil_status explain(study *x, dil_err *err)
 {
-    for (uint32_t s = 0; s < x->p->n_nodes; s++) x->in_cluster[s] = dil_cluster_find(x->cluster, x->prof->nodes[x->node_of[s]]);
-    dil_status ok = dil__plan_in_problem(x->plan, x->prof, x->p, x->node_of, x->node, x->level, err);
-    if (ok == DIL_OK) ok = set_damage(x, err);
-    if (ok == DIL_OK) ok = dil_problem_check(x->p, x->node, x->level, &x->use, err);
+    dil_status ok = dil_problem_check(x->p, x->node, x->level, &x->use, err);
     if (ok != DIL_OK) return ok;
     pick_nodes(x);
     const double budget[] = {x->p->damage_max, x->p->file_bytes_max, x->p->load_max};
@@ -298,10 +332,18 @@ static dil_status explain(study *x, dil_err *err)
     return ok;
 }
 
+static dil_status explain_measured(study *x, dil_err *err)
+{
+    for (uint32_t s = 0; s < x->p->n_nodes; s++) x->in_cluster[s] = dil_cluster_find(x->cluster, x->prof->nodes[x->node_of[s]]);
+    dil_status ok = dil__plan_in_problem(x->plan, x->prof, x->p, x->node_of, x->node, x->level, err);
+    if (ok == DIL_OK) ok = set_damage(x, err);
+    return ok == DIL_OK ? explain(x, err) : ok;
+}
+
 dil_status dil_plan_explain(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *options, const dil_plan *plan,
                             dil_explanation *out, uint32_t *n, dil_err *err)
 {
-    study x = {.prof = profile, .cluster = cluster, .o = options, .plan = plan, .out = out, .n = n,
+    study x = {.prof = profile, .cluster = cluster, .o = options, .plan = plan, .out = out, .n = n, .gap = dil__plan_gap(options), .progress = options->progress,
                .end_ns = dil_now_ns() + (int64_t)(options->limit_sec * 1e9)};
     *n = 0;
     x.node_of = calloc(profile->n_nodes, sizeof *x.node_of);
@@ -310,11 +352,39 @@ dil_status dil_plan_explain(const dil_profile *profile, const dil_cluster *clust
     x.level = calloc(profile->n_layers, sizeof *x.level);
     dil_status s = x.node_of && x.in_cluster && x.node && x.level ? DIL_OK : dil_fail(err, DIL_EMEMORY, "explain: out of memory");
     if (s == DIL_OK) s = dil_problem_from_profile(profile, cluster, options, &x.p, x.node_of, err);
-    if (s == DIL_OK) s = explain(&x, err);
+    if (s == DIL_OK) s = explain_measured(&x, err);
     dil_problem_free(x.p);
     free(x.node_of);
     free(x.in_cluster);
     free(x.node);
     free(x.level);
+    return s;
+}
+
+dil_status dil_problem_explain(const dil_problem *p, const dil_solve_options *options, const uint32_t *node, const uint32_t *level, dil_explanation *out, uint32_t *n,
+                               dil_err *err)
+{
+    size_t S = p->n_nodes, L = p->n_layers;
+    dil_problem mine = *p;
+    study x = {.p = &mine, .gap = options->gap, .progress = options->progress, .out = out, .n = n, .damage_max = p->damage_max,
+               .end_ns = dil_now_ns() + (int64_t)(options->limit_sec * 1e9)};
+    *n = 0;
+    double *room = calloc(3 * S, sizeof *room);
+    dil_hop *hops = calloc(p->n_hops + 1u, sizeof *hops);
+    uint32_t *plan = calloc(2 * L, sizeof *plan);
+    dil_status s = room && hops && plan ? DIL_OK : dil_fail(err, DIL_EMEMORY, "explain: out of memory");
+    if (s == DIL_OK) {
+        mine.store_bytes = memcpy(room, p->store_bytes, S * sizeof *room);
+        mine.source_sec = memcpy(room + S, p->source_sec, S * sizeof *room);
+        mine.sink_sec = memcpy(room + 2 * S, p->sink_sec, S * sizeof *room);
+        mine.hops = hops;
+        if (p->n_hops > 0) memcpy(hops, p->hops, p->n_hops * sizeof *hops);
+        x.node = memcpy(plan, node, L * sizeof *plan);
+        x.level = memcpy(plan + L, level, L * sizeof *plan);
+        s = explain(&x, err);
+    }
+    free(room);
+    free(hops);
+    free(plan);
     return s;
 }
