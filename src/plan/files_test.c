@@ -1,5 +1,5 @@
 /* The planner's JSON files: what is written reads back equal, and every lie is refused with the place named. */
-#include <dilemma/plan.h>
+#include <dilemma/problem.h>
 
 #include <math.h>
 #include <setjmp.h>
@@ -216,6 +216,52 @@ static void lies_in_a_plan_are_refused(void **state)
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) refuses(parse_plan, plan_text, &edits[i]);
 }
 
+static const char problem_text[] =
+    "{\"n_layers\": 2, \"n_nodes\": 2, \"n_levels\": 1, \"layer_bytes\": [[10], [20]], \"layer_sec\": [[[1], [2]], [[3], [4]]],"
+    " \"damage\": [[0.5], [0.25]], \"store_bytes\": [30, 40], \"damage_max\": 1, \"hop_sec\": [[0, 5], [6, 0]], \"source_sec\": [0, 7], \"sink_sec\": [0, null]}";
+
+static dil_status parse_problem(const char *w, const char *t, size_t n, void **o, dil_err *e) { return dil_problem_parse(w, t, n, (dil_problem **)o, e); }
+
+static void lies_in_a_problem_are_refused(void **state)
+{
+    (void)state;
+    static const edit edits[] = {
+        {"\"n_layers\": 2, ", "", "n_layers"},
+        {"\"n_layers\": 2", "\"n_layers\": 3", "layer_bytes"},
+        {"\"n_layers\": 2", "\"n_layers\": 0", "0 layers"},
+        {"\"n_nodes\": 2", "\"n_nodes\": 4000000000", "n_nodes"},
+        {"\"n_nodes\": 2", "\"n_nodes\": 1", "layer_sec"},
+        {"\"n_levels\": 1", "\"n_levels\": -1", "n_levels"},
+        {"[[1], [2]]", "[[1], [NaN]]", "t.json"},
+        {"[[1], [2]]", "[[1], [null]]", "layer_sec"},
+        {"[[1], [2]]", "[[1], [-2]]", "layer_sec"},
+        {"[[1], [2]]", "[[1], [1e300]]", "layer_sec"},
+        {"[[1], [2]]", "[[1], [1e999]]", "t.json"},
+        {"[[1], [2]]", "[[1], [2, 3]]", "layer_sec"},
+        {"[[10], [20]]", "[[10], [-20]]", "layer_bytes"},
+        {"[[0.5], [0.25]]", "[[0.5], [-0.25]]", "damage"},
+        {"\"damage\": [[0.5], [0.25]], ", "", "damage"},
+        {"[30, 40]", "[30]", "store_bytes"},
+        {"[30, 40]", "[30, -40]", "store_bytes"},
+        {"\"damage_max\": 1", "\"damage_max\": -1", "damage_max"},
+        {"\"damage_max\": 1", "\"damage_max\": \"x\"", "damage_max"},
+        {"[[0, 5], [6, 0]]", "[[0, 5], [6, 1]]", "staying on a node takes 0"},
+        {"[[0, 5], [6, 0]]", "[[0, -5], [6, 0]]", "links"},
+        {"\"hop_sec\"", "\"links\": [], \"hop_sec\"", "both"},
+        {"\"hop_sec\": [[0, 5], [6, 0]]", "\"links\": [[0, 1, 5], [0, 1, 6]]", "listed twice"},
+        {"\"hop_sec\": [[0, 5], [6, 0]]", "\"links\": [[0, 2, 5]]", "links[0]"},
+        {"\"hop_sec\": [[0, 5], [6, 0]]", "\"links\": [[1, 1, 5]]", "goes from node 1 to 1"},
+        {"\"hop_sec\": [[0, 5], [6, 0]], ", "", "hop_sec"},
+        {"\"source_sec\": [0, 7]", "\"source_sec\": [0, -7]", "source_sec"},
+    };
+    dil_err err = {0};
+    dil_problem *p = NULL;
+    if (dil_problem_parse("t.json", problem_text, strlen(problem_text), &p, &err) != DIL_OK) fail_msg("%s", err.text);
+    assert_true(p->n_hops == 2 && p->hops[1].sec == 6 && isinf(p->sink_sec[1]));
+    dil_problem_free(p);
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) refuses(parse_problem, problem_text, &edits[i]);
+}
+
 static void a_writer_refuses_what_a_reader_would(void **state)
 {
     (void)state;
@@ -238,6 +284,7 @@ int main(void)
         cmocka_unit_test(lies_in_a_cluster_are_refused),
         cmocka_unit_test(lies_in_a_profile_are_refused),
         cmocka_unit_test(lies_in_a_plan_are_refused),
+        cmocka_unit_test(lies_in_a_problem_are_refused),
         cmocka_unit_test(a_writer_refuses_what_a_reader_would),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -116,7 +116,8 @@ static dil_status plan_by_prices(dil__fleet *f, double limit_sec, dil_err *err)
     int64_t end = dil_now_ns() + (int64_t)(limit_sec * 1e9);
     dil_status s = f->n > 1 ? dil__fleet_raise(f, 0.15 * limit_sec, err) : DIL_OK;
     if (s == DIL_OK && f->bound == INFINITY) return dil_fail(err, DIL_EINFEASIBLE, "no plans for all %u models meet the budgets together", f->n);
-    if (s == DIL_OK) s = plan_alone(f, f->n > 1 ? 0.2 * limit_sec : limit_sec, err);
+    bool large = f->n > 1 && dil__fleet_mip_columns(f) > COLUMNS_MAX; /* a solve over all nodes takes long, and the others will share its nodes */
+    if (s == DIL_OK && !large) s = plan_alone(f, f->n > 1 ? 0.2 * limit_sec : limit_sec, err);
     if (s != DIL_OK || dil__fleet_closed(f) || f->n == 1) return s;
     bool program_follows = f->how->method != DIL_FLEET_PRICES && dil__fleet_mip_columns(f) < TINY_COLUMNS;
     s = dil__fleet_search(f, end - (int64_t)(0.2e9 * limit_sec), program_follows, err);

@@ -184,7 +184,9 @@ static dil_status run(search *x, dil_err *err)
     int64_t end_ns = x->end_ns;
     x->end_ns -= (int64_t)(LAST_SHARE * (double)(end_ns - dil_now_ns()));
     dil_status s = first_plans(x, err);
-    for (int tries = 0; s == DIL_OK && tries < x->tries && goes_on(x); tries++) {
+    for (int tries = 0; s == DIL_OK && tries < x->tries; tries++) {
+        if (isinf(x->kept_cost)) x->end_ns = end_ns; /* plans first */
+        if (!goes_on(x)) break;
         uint32_t group = isinf(x->kept_cost) ? n : 2 + (uint32_t)dil_rng_below(&x->rng, GROUP_MAX - 1);
         sort_order(x, order, false);
         shuffle(&x->rng, order, n);
