@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 enum { BOUNCES_MAX = 5 }; /* times that works fail for the network's sake without any result between */
+#define LOST_ONE_NS INT64_C(10000000000) /* at most so often is a work taken for lost in the middle */
 #define TEST_NS INT64_C(4000000000) /* within which attach and test must be answered before they are tried again */
 
 void dil__ring_poke(int fd)
@@ -159,6 +160,21 @@ static bool land(dil__ring *r, uint64_t id, uint64_t compute_ns)
     return false;
 }
 
+/* A work before this one is still out. Works keep their order, so what overtook it says that it was lost where two nodes' connection broke and was
+ * made again; or that it failed and the word of it is slower. Starting over helps the first; the second would come again, so once in a while only. */
+static bool lost_one(dil__ring *r, uint64_t id, dil_err *err)
+{
+    uint64_t lost = 0;
+    int64_t now = dil_now_ns();
+    for (uint32_t i = 0; i < DIL__DEPTH_MAX; i++) {
+        if (r->flight[i].id && r->flight[i].id < id) lost = r->flight[i].id;
+    }
+    if (!lost || (r->lost_one_ns && now - r->lost_one_ns < LOST_ONE_NS)) return false;
+    r->lost_one_ns = now;
+    dil_fail(err, DIL_ENET, "work %llu was lost between two nodes, one behind it came through", (unsigned long long)lost);
+    return true;
+}
+
 static void take_result(dil__ring *r, const dil_frame *f, dil__pipe_event *out)
 {
     if (f->session != r->session || f->epoch != r->epoch) return;
@@ -170,7 +186,12 @@ static void take_result(dil__ring *r, const dil_frame *f, dil__pipe_event *out)
     dil__pipe_event ev = {.kind = DIL__PIPE_RESULT, .id = f->id, .rows = r->rows};
     if (dil__msg_get_result(f, &compute_ns, r->rows, r->pipe.n_seq + DIL__DRAFT_MAX, &ev.n_rows, &ev.err) != DIL_OK) ev.kind = DIL__PIPE_FAILED;
     else ev.compute_sec = (double)compute_ns * 1e-9;
-    if (land(r, f->id, compute_ns)) *out = ev;
+    if (!land(r, f->id, compute_ns)) return;
+    if (lost_one(r, f->id, &ev.err)) {
+        ev.kind = DIL__PIPE_RESET;
+        close_data(r);
+    }
+    *out = ev;
 }
 
 /* Reads until there is an event for the scheduler or nothing more to read. */
@@ -207,9 +228,9 @@ static bool take_news(dil__ring *r, bool *loaded, dil__pipe_event *out)
     } else if (r->n_failed) {
         dil__failed_work w = r->failed[--r->n_failed];
         if (w.epoch == r->epoch) {
-            out->kind = passes(r, &w.err) ? DIL__PIPE_RESET : DIL__PIPE_FAILED;
             out->id = w.id;
             out->err = w.err;
+            out->kind = passes(r, &w.err) || lost_one(r, w.id, &out->err) ? DIL__PIPE_RESET : DIL__PIPE_FAILED;
         }
     }
     pthread_mutex_unlock(&r->lock);

@@ -94,6 +94,7 @@ typedef struct dil__ring {
     enum { RING_DOWN, RING_ATTACHES, RING_TESTS, RING_UP } data_state;
     int64_t data_since_ns;
     uint32_t n_bounced;
+    int64_t lost_one_ns;  /* a work was last found lost in the middle */
     zmq_msg_t answer;
     dil__row *rows;       /* [n_seq + DIL__DRAFT_MAX] */
     struct { uint64_t id; int64_t sent_ns; bool decode; } flight[DIL__DEPTH_MAX];
