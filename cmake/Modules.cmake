@@ -12,7 +12,7 @@ if(DILEMMA_SANITIZE)
   endif()
 endif()
 
-set(DIL_MODULES base model engine quant plan sim netlab net serve)
+set(DIL_MODULES base model engine quant plan sim netlab net enrol serve)
 set(DIL_OBJECTS "")
 
 function(dil_module name)
@@ -61,6 +61,7 @@ dil_module(plan dep_highs PkgConfig::JANSSON)
 dil_module(sim PkgConfig::JANSSON)
 dil_module(netlab PkgConfig::JANSSON)
 dil_module(net PkgConfig::ZMQ PkgConfig::SODIUM PkgConfig::JANSSON)
+dil_module(enrol PkgConfig::ZMQ PkgConfig::SODIUM)
 dil_module(serve PkgConfig::MICROHTTPD PkgConfig::CURL PkgConfig::JANSSON)
 
 dil_embed(serve web/index.html dil__web_index)

@@ -63,7 +63,7 @@ foreach(src ${unit_tests})
   if("threads" IN_LIST labels)
     add_dependencies(threaded_tests ${test})
   endif()
-  if("threads" IN_LIST labels OR module MATCHES "^(net|serve|netlab)$") # these wait for each other's answers
+  if("threads" IN_LIST labels OR module MATCHES "^(net|enrol|serve|netlab)$") # these wait for each other's answers
     set_tests_properties(${test} PROPERTIES RUN_SERIAL ON)
   endif()
 endforeach()

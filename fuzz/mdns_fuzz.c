@@ -1,5 +1,5 @@
 /* Any datagram, as a query and as an answer; a node that is read is one that could be written. */
-#include "net/mdns.h"
+#include "enrol/mdns.h"
 
 #include <stdlib.h>
 #include <string.h>

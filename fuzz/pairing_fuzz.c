@@ -1,5 +1,5 @@
 /* Any bytes as what a peer says in a pairing, cut into messages as the sockets cut them, on both sides: nobody is ever believed. */
-#include "net/pairing.h"
+#include "enrol/pairing.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,7 +2,7 @@
 #include "cli/pairing.h"
 
 #include "cli/cli.h"
-#include "net/iface.h"
+#include "enrol/iface.h"
 
 #include <arpa/inet.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /* Names are kept as they travel, labels with their lengths, but uncompressed and in lower case: comparing is memcmp, and a dot inside
  * a label is no riddle. We write without compression; an answer has some 400 bytes. */
-#include "net/mdns.h"
+#include "enrol/mdns.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* net/iface.h - this machine's IPv4 addresses. */
-#ifndef DIL_NET_IFACE_H
-#define DIL_NET_IFACE_H
+/* enrol/iface.h - this machine's IPv4 addresses. */
+#ifndef DIL_ENROL_IFACE_H
+#define DIL_ENROL_IFACE_H
 
 #include <dilemma/base.h>
 

@@ -1,6 +1,6 @@
 /* CPace over libsodium's ristretto255. Chosen over SPAKE2, which needs two constants nobody knows the logarithm of, and over a commitment
  * with a short string to compare, which people confirm without looking. */
-#include "net/cpace.h"
+#include "enrol/cpace.h"
 
 #include <assert.h>
 #include <sodium.h>

@@ -1,6 +1,6 @@
 /* The run as a table of steps. A message of the wrong type, at the wrong time or with anything left to interpret ends it: there is
  * nothing to negotiate, so there is nothing to downgrade. */
-#include "net/pairing.h"
+#include "enrol/pairing.h"
 
 #include <sodium.h>
 #include <string.h>

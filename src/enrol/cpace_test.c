@@ -1,5 +1,5 @@
 /* CPace against the vectors of draft-irtf-cfrg-cpace, and what a wrong input changes. */
-#include "net/cpace.h"
+#include "enrol/cpace.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* The pairing over TCP. The node's desk is one thread and one poll: every connection has a buffer of one message, ten seconds, and a
  * place among sixteen; when all are taken the oldest that has proved nothing goes, so that idle ones cannot keep a person out. */
 #define _GNU_SOURCE /* accept4 */
-#include "net/pairing.h"
+#include "enrol/pairing.h"
 #include "net/sock.h"
 
 #include <arpa/inet.h>

@@ -1,5 +1,5 @@
 /* The bytes against a message written by hand from RFC 1035, against each other, and against what is broken. */
-#include "net/mdns.h"
+#include "enrol/mdns.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
  * Pairing over loopback: two processes' worth of files, wrong codes, a code that is over, and crowds at the door. */
 #include <dilemma/pair.h>
 
-#include "net/pairing.h"
+#include "enrol/pairing.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>

@@ -1,4 +1,4 @@
-/* net/pairing.h - the pairing's messages and one run of it, without sockets or clock: bytes in, bytes out.
+/* enrol/pairing.h - the pairing's messages and one run of it, without sockets or clock: bytes in, bytes out.
  *
  *   dil__pairing_begin(&p, coordinator, &me, code, &out, err);
  *   n = dil__pairing_size(bytes, len);     0: not yet known; DIL__PAIRING_BAD: no message of ours
@@ -7,10 +7,10 @@
  *
  * Order: HELLO n->c, START c->n, REPLY n->c, PROVE c->n, PROVEN n->c, KEPT c->n, DONE n->c. The coordinator proves first, so that who
  * asks a node learns nothing from a run that it breaks off. Every message has one length. */
-#ifndef DIL_NET_PAIRING_H
-#define DIL_NET_PAIRING_H
+#ifndef DIL_ENROL_PAIRING_H
+#define DIL_ENROL_PAIRING_H
 
-#include "net/cpace.h"
+#include "enrol/cpace.h"
 
 #include <dilemma/pair.h>
 

@@ -1,4 +1,4 @@
-/* net/cpace.h - two machines that know the same short code agree on a key; who does not know it gets one guess a run, and learns
+/* enrol/cpace.h - two machines that know the same short code agree on a key; who does not know it gets one guess a run, and learns
  * nothing else.
  *
  *   dil__cpace_begin(&c, true, code, code_len, ci, ci_len, sid, sid_len, ad, ad_len);   send c.own and ad
@@ -9,8 +9,8 @@
  * CPACE-RISTR255-SHA512 with roles and explicit key confirmation (HMAC-SHA512). What ad and ci hold is authenticated with the code.
  * Source: draft-irtf-cfrg-cpace, "CPace, a balanced composable PAKE", the sections on ristretto255 and key confirmation; its
  * vectors are in cpace_test.c. RFC 9496 (ristretto255). Pure but for the random scalar. Not for long-lived passwords. */
-#ifndef DIL_NET_CPACE_H
-#define DIL_NET_CPACE_H
+#ifndef DIL_ENROL_CPACE_H
+#define DIL_ENROL_CPACE_H
 
 #include <dilemma/base.h>
 

@@ -1,11 +1,11 @@
-/* net/mdns.h - the few messages of multicast DNS that finding nodes needs, as bytes. Pure.
+/* enrol/mdns.h - the few messages of multicast DNS that finding nodes needs, as bytes. Pure.
  *
  * Written: a query for _dilemma._tcp.local, and one answer that holds everything about a node (PTR, SRV, TXT, A). Read: queries (is it us
  * they ask for?) and answers of anybody, which may be compressed, incomplete, or lies. Nothing is allocated; names have at most 255
  * bytes, a message at most DIL__MDNS_RECORDS records that are looked at, pointers go backwards only, so that reading ends.
  * Source: RFC 1035 section 4, RFC 6762 sections 6, 7.1, 18, RFC 6763 sections 4 to 6. */
-#ifndef DIL_NET_MDNS_H
-#define DIL_NET_MDNS_H
+#ifndef DIL_ENROL_MDNS_H
+#define DIL_ENROL_MDNS_H
 
 #include <dilemma/discover.h>
 

@@ -1,5 +1,5 @@
 /* getifaddrs in the form that we need. */
-#include "net/iface.h"
+#include "enrol/iface.h"
 
 #include <ifaddrs.h>
 #include <net/if.h>

@@ -4,8 +4,8 @@
 #define _GNU_SOURCE /* in_pktinfo */
 #include <dilemma/discover.h>
 
-#include "net/iface.h"
-#include "net/mdns.h"
+#include "enrol/iface.h"
+#include "enrol/mdns.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

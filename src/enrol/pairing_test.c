@@ -1,5 +1,5 @@
 /* The pairing as bytes: what an eavesdropper, somebody between, or an old recording can do with it. */
-#include "net/pairing.h"
+#include "enrol/pairing.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
