@@ -456,7 +456,8 @@ def tokenizer_json():
     doc = json.loads(t.to_str())
     (f / "config.json").write_text(json.dumps(config_of("llama", vocab_size=330)))
     for path, value_, kind, says in ((("pre_tokenizer",), {"type": "Whitespace"}, "unsupported", "Whitespace"), (("normalizer",), {"type": "NFC"}, "unsupported", "NFC"),
-                                     (("model", "type"), "Unigram", "unsupported", "Unigram"), (("model", "byte_fallback"), True, "unsupported", "SentencePiece"),
+                                     (("model", "type"), "WordPiece", "unsupported", "WordPiece"), (("model", "type"), "Unigram", "format", "vocabulary"),
+                                     (("model", "byte_fallback"), True, "unsupported", "SentencePiece"),
                                      (("model", "merges"), [["a", "b c"]], "format", "merge 0"), (("model", "merges"), ["abc"], "format", "merge 0"),
                                      (("model", "vocab"), {"a": 330}, "format", "id 330 of a vocabulary of 330"),
                                      (("model", "vocab"), {"a": 5, "b": 5}, "format", "id 5 is both"), (("model", "vocab"), {"a": "b"}, "format", "not an integer"),
