@@ -132,6 +132,30 @@ def check_throughput(s, base):
     s.run("plan", *base, "--objective", "throughput", "--compare", "all", status=2)
 
 
+def check_speculation(s, base):
+    plan, new = s.path("guessing.json"), s.path("next.json")
+    plain = json.loads(s.run("plan", *base, "--max-kl", "0.1", "--json"))
+    s.run("plan", *base, "--max-kl", "0.1", "--speculate", "3:0.5", "-o", plan)
+    with open(plan) as f:
+        got = json.load(f)
+    # all on b, as without: a row is a quarter of a token there; four ids go over, 1 + 1/2 + 1/4 + 1/8 tokens come back
+    want = (0.00375 * (1 + 3 / 4) + 0.001 + 4 * 4e-6 + 0.001 + 1.875 * 4e-6) / 1.875
+    assert {x["node"] for x in got["layers"]} == {"b"} and abs(got["token_sec"] - want) < 1e-9, (got["token_sec"], want)
+    assert got["speculate"] == {"guesses": 3, "acceptance": 0.5} and "speculate" not in plain and abs(got["prefill_sec"] - plain["prefill_sec"]) < 1e-9
+    for option, kept in (([], got["speculate"]), (["--speculate", "2:1"], {"guesses": 2, "acceptance": 1.0}), (["--speculate", "off"], None)):
+        s.run("plan", *base, "--max-kl", "0.1", "--from", plan, *option, "-o", new)
+        with open(new) as f:
+            assert json.load(f).get("speculate") == kept, option
+    said = s.run("plan", *base, "--max-kl", "0.1", "--speculate", "3:0.5")
+    assert "3 guesses a pass" in said and "1.88 tokens" in said, said
+    for bad in ("3", "3:", ":0.5", "0:0.5", "16:0.5", "3:1.5", "3:-1", "3:nan", "3:0.5x", "x:0.5", "", "-1:0.5", "3:0.5:2"):
+        assert "--speculate" in s.run("plan", *base, "--speculate", bad, status=2), bad
+    fleet = ["--cluster", base[3], "--model-profile", base[1] + ":rate=5:max-kl=0.1", base[1] + ":rate=1:max-kl=0.1", "--speculate", "4:0.8", "-o", s.path("two.json")]
+    assert len(json.loads(s.run("plan", *fleet, "--json"))["models"]) == 2
+    with open(s.path("two-1.json")) as f:
+        assert json.load(f)["speculate"]["guesses"] == 4
+
+
 def check_simulation(s, base):
     events = [{"at_sec": 1 + 10 * i, "kind": "request", "tokens_in": 32, "tokens_out": 16} for i in range(5)]
     trace = s.put("trace.json", {"version": 1, "duration_sec": 60, "events": events})
@@ -178,7 +202,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         s = Scene(folder)
         base = ["--profile", s.put("profile.json", profile()), "--cluster", s.put("cluster.json", cluster())]
-        for check in (check_compare, check_explain, check_front, check_migration, check_throughput, check_simulation, check_fleet):
+        for check in (check_compare, check_explain, check_front, check_migration, check_throughput, check_speculation, check_simulation, check_fleet):
             check(s, base)
             print(check.__name__, "ok", flush=True)
 

@@ -25,8 +25,8 @@ typedef struct dil_plan_stage { /* a maximal run of consecutive layers on one no
     const char *node;
     uint32_t first_layer, last_layer;
     uint64_t bytes;          /* of weights on the node for this stage; a table shared with an earlier stage there is not repeated */
-    double compute_sec;      /* a decoded token */
-    double hop_sec;          /* of the hidden state to the next stage; after the last: of the token to the entry */
+    double compute_sec;      /* a decoded token, in a pass without guesses */
+    double hop_sec;          /* of one hidden state to the next stage; after the last: of the token to the entry */
 } dil_plan_stage;
 
 /* Seconds of every layer at its level on each node that could hold it: what planning again at the same levels needs. */
@@ -39,12 +39,15 @@ typedef struct dil_plan_costs {
     double *per_cached_sec;  /* [n_layers][n_nodes] seconds more for each cached token beyond n_past; NULL: none measured */
 } dil_plan_costs;
 
+#define DIL_PLAN_GUESSES_MAX 15 /* as many as a runner sends in one work */
 #define DIL_PLAN_COSTS_MAX 1000000 /* n_layers * n_nodes; a larger plan is written without */
 
 typedef struct dil_plan {
     const char *model_path, *model_hash; /* hash "" when unknown */
     const char *entry;       /* name of the node where requests arrive */
     uint32_t context, sequences, tokens_in, tokens_out;
+    uint32_t n_guesses;      /* predicted for passes that carry so many guessed tokens each (speculation); 0: none */
+    double acceptance;       /* chance that a guess is right when those before it are; 0 without guesses */
     double token_sec, prefill_sec, total_sec; /* predicted; total = prefill + (tokens_out - 1) * token */
     double bound_sec;        /* proved: no plan within the budgets has a smaller total_sec */
     double gap;              /* (total - bound) / total */

@@ -81,6 +81,8 @@ typedef struct dil_plan_options { /* dil_plan_options_default() fills it */
     double slack;               /* without a quality budget: damage at most (1 + slack) times the least possible */
     double rate;                /* requests a second that must be sustained; 0: not asked */
     double load_max;            /* of every node and link at that rate, 0 < load_max <= 1 */
+    uint32_t n_guesses;         /* every pass of decoding carries so many guessed tokens; 0: no speculation. At most DIL_PLAN_GUESSES_MAX */
+    double acceptance;          /* chance that a guess is right when those before it are, 0 to 1; read with n_guesses > 0 */
     dil_objective objective;    /* throughput: most requests a second at load_max; of the plans within DIL_THROUGHPUT_SLACK of that the
                                    one of least delay. A rate must still be reached */
     const char *solver;         /* see dil_plan_solvers; NULL: "auto" */

@@ -9,9 +9,11 @@
 #include <string.h>
 
 static struct {
-    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over, *from, *objective;
+    const char *profile, *cluster, *problem, *entry, *measure, *solver, *out, *svg, *lp, *compare, *pareto_over, *from, *objective, *speculate;
     double max_ratio, max_kl, max_loss_pct, slack, rate, load_max, limit_sec, gap, horizon, margin;
     int64_t context, tokens_in, tokens_out, pareto;
+    uint32_t n_guesses;
+    double acceptance;
     bool json, explain;
     dil_cli_list models;
 } opt;
@@ -32,6 +34,9 @@ static const dil_cli_opt options[] = {
     {.name = "--objective", .kind = DIL_CLI_STR, .out = &opt.objective, .arg = "WHAT", .help = "delay of an answer, or throughput: most requests a second, then the least delay (delay)"},
     {.name = "--rate", .kind = DIL_CLI_NUM, .out = &opt.rate, .arg = "R", .help = "requests a second that nodes and links must sustain (not asked)", .min = 0, .max = 1e9},
     {.name = "--max-load", .kind = DIL_CLI_NUM, .out = &opt.load_max, .arg = "U", .help = "highest load of a node or link at that rate (0.9)", .min = 1e-6, .max = 1},
+    {.name = "--speculate", .kind = DIL_CLI_STR, .out = &opt.speculate, .arg = "D:CHANCE",
+     .help = "count with speculation: each pass carries D guessed tokens (1 to 15), a guess behind right ones is right with\n"
+             "CHANCE (0 to 1): 5:0.7; off (off; with --from as in that plan)"},
     {.name = "--solver", .kind = DIL_CLI_STR, .out = &opt.solver, .arg = "NAME", .help = "auto, path, milp, exhaustive or baseline:NAME, see --compare (auto)"},
     {.name = "--compare", .kind = DIL_CLI_STR, .out = &opt.compare, .arg = "LIST",
      .help = "solvers side by side, no plan is written: all, or names with commas. Baselines: best-single, equal-split,\n"
@@ -97,6 +102,10 @@ static void print_plan(const dil_plan *p)
     }
     printf("\ntoken %.3f ms, prefill of %u tokens %.1f ms, answer of %u tokens %.3f s\n", 1e3 * p->token_sec, p->tokens_in,
            1e3 * p->prefill_sec, p->tokens_out, p->total_sec);
+    double yield = 1;
+    for (uint32_t k = 0; k < p->n_guesses; k++) yield = 1 + p->acceptance * yield;
+    if (p->n_guesses)
+        printf("with %u guesses a pass, each right with %.2g: %.2f tokens come of a pass of %.3f ms\n", p->n_guesses, p->acceptance, yield, 1e3 * yield * p->token_sec);
     if (p->requests_per_sec_bound > 0)
         printf("sustains %.4g requests a second, no plan more than %.4g (%.0f %% busy)\n", p->requests_per_sec, p->requests_per_sec_bound, 100 * opt.load_max);
     else if (opt.rate > 0) printf("sustains %.4g requests a second (%.0f %% busy)\n", p->requests_per_sec, 100 * opt.load_max);
@@ -118,6 +127,8 @@ static dil_plan_options collect(void)
     o.slack = opt.slack;
     o.rate = opt.rate;
     o.load_max = opt.load_max;
+    o.n_guesses = opt.n_guesses;
+    o.acceptance = opt.acceptance;
     o.objective = opt.objective && strcmp(opt.objective, "throughput") == 0 ? DIL_OBJECTIVE_THROUGHPUT : DIL_OBJECTIVE_DELAY;
     o.solver = opt.solver;
     o.limit_sec = opt.limit_sec;
@@ -133,9 +144,10 @@ static int make_plan(const dil_profile *prof, const dil_cluster *cluster, const 
     dil_plan *plan = NULL;
     dil_status s = DIL_OK;
     bool stdout_taken = opt.json || (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
+    dil_plan_options mine = *o;
     if (opt.from) {
         dil_migrate_options mo = {.horizon_sec = opt.horizon, .rate = opt.rate, .margin = opt.margin};
-        int failed = dil__cli_migrate(prof, cluster, o, opt.from, &mo, opt.json, stdout_taken, &plan);
+        int failed = dil__cli_migrate(prof, cluster, &mine, opt.speculate == NULL, opt.from, &mo, opt.json, stdout_taken, &plan);
         if (failed) return failed;
     } else {
         s = dil_plan_make(prof, cluster, o, &plan, &err);
@@ -146,7 +158,7 @@ static int make_plan(const dil_profile *prof, const dil_cluster *cluster, const 
     if (s == DIL_OK && opt.json && !opt.explain && !opt.from) s = dil_plan_write("-", plan, &err);
     if (s == DIL_OK && !stdout_taken) print_plan(plan);
     int status = s == DIL_OK ? 0 : dil_cli_fail("plan", &err);
-    if (s == DIL_OK && opt.explain) status = dil__cli_explain(prof, cluster, o, plan, opt.json);
+    if (s == DIL_OK && opt.explain) status = dil__cli_explain(prof, cluster, &mine, plan, opt.json);
     dil_plan_free(plan);
     return status;
 }
@@ -233,6 +245,19 @@ static int run_problem(void)
     return status;
 }
 
+/* "D:CHANCE" or "off" */
+static bool parse_speculate(const char *text)
+{
+    char *end;
+    if (!text || strcmp(text, "off") == 0) return true;
+    if (*text < '0' || *text > '9') return false;
+    long d = strtol(text, &end, 10);
+    if (d < 1 || d > DIL_PLAN_GUESSES_MAX || *end != ':' || ((end[1] < '0' || end[1] > '9') && end[1] != '.')) return false;
+    opt.n_guesses = (uint32_t)d;
+    opt.acceptance = strtod(end + 1, &end);
+    return *end == 0 && opt.acceptance >= 0 && opt.acceptance <= 1;
+}
+
 static int run(int argc, char **argv)
 {
     dil_plan_options d = dil_plan_options_default();
@@ -252,6 +277,9 @@ static int run(int argc, char **argv)
         return dil_cli_usage("plan: --objective takes delay or throughput, not '%.32s'", opt.objective);
     if (opt.objective && strcmp(opt.objective, "throughput") == 0 && (opt.problem || opt.models.n || opt.compare || opt.pareto || opt.from || opt.explain))
         return dil_cli_usage("plan: --objective throughput makes one plan of one model: no --problem, --model-profile, --compare, --pareto, --from or --explain");
+    if (!parse_speculate(opt.speculate))
+        return dil_cli_usage("plan: --speculate is off, or guesses a pass (1 to %d) and the chance that one is right, as 5:0.7, not '%.32s'", DIL_PLAN_GUESSES_MAX, opt.speculate);
+    if (opt.problem && opt.speculate) return dil_cli_usage("plan: --speculate needs a profile: a bare problem has no passes");
     if (opt.problem) {
         if (opt.profile || opt.cluster || opt.svg || opt.pareto || opt.from)
             return dil_cli_usage("plan: --problem stands alone: no --profile, --cluster, --svg, --pareto or --from");

@@ -35,13 +35,14 @@ static void print_text(const dil_migration *m, const dil_migrate_options *mo)
     }
 }
 
-int dil__cli_migrate(const dil_profile *profile, const dil_cluster *cluster, const dil_plan_options *o, const char *from,
+int dil__cli_migrate(const dil_profile *profile, const dil_cluster *cluster, dil_plan_options *o, bool guess_as_before, const char *from,
                      const dil_migrate_options *mo, bool json, bool quiet, dil_plan **plan)
 {
     dil_err err = {0};
     dil_plan *old = NULL;
     dil_migration m;
     dil_status s = dil_plan_read(from, &old, &err);
+    if (s == DIL_OK && guess_as_before) o->n_guesses = old->n_guesses, o->acceptance = old->acceptance;
     if (s == DIL_OK) s = dil_plan_migrate(profile, cluster, o, old, mo, plan, &m, &err);
     dil_cli_progress_done();
     dil_plan_free(old);

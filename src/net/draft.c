@@ -7,6 +7,7 @@
  * themselves. A draft model was not tried: there is none smaller than the models that this is measured on. */
 #include "net/draft.h"
 
+#include <dilemma/plan.h>
 #include <dilemma/runner.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,8 @@ enum { ORDERS = 4, LONGEST = 16, TABLE_MAX = 1 << 18 };
  * where to start. */
 static const double prior[DIL__DRAFT_CLASSES] = {0.2, 0.6, 0.7, 0.78, 0.82, 0.88};
 static const uint32_t depths[] = {1, 2, 3, 5, 7, 11, 15}; /* few shapes: a graph is kept for each */
+
+_Static_assert(DIL__DRAFT_MAX == DIL_PLAN_GUESSES_MAX, "the planner counts with what is sent");
 
 struct dil__draft {
     uint32_t *after;     /* [mask + 1] place behind the last occurrence; 0: none */

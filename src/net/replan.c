@@ -210,6 +210,8 @@ static dil_plan_options options_of(const dil__replan *r, const dil_plan *old, do
         o.tokens_in = o.context / 2;
         o.tokens_out = o.context - o.tokens_in;
     }
+    o.n_guesses = old->n_guesses;
+    o.acceptance = old->acceptance;
     o.entry = old->entry;
     o.max_damage = 1e17; /* the levels are given: no budget to keep */
     o.solver = "path";

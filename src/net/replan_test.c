@@ -132,8 +132,11 @@ static void a_slow_node_is_left_when_that_pays(void **state)
     dil_migration m;
     prepare(&s, 90000000);
     s.state[1].slower = 10;
+    s.plan.n_guesses = 3;
+    s.plan.acceptance = 0.5;
     dil_plan *p = plan_with(&s, &m);
     assert_true(m.moves && !m.forced);
+    assert_true(p->n_guesses == 3 && p->acceptance == 0.5); /* counted as the plan before */
     assert_true(p->total_sec < m.old_total_sec);
     uint64_t before = bytes_on(&s.plan, "b"), after = bytes_on(p, "b");
     assert_true(after < before);

@@ -1,7 +1,7 @@
 /* The planning problem of a measured model on a measured cluster (docs/PLANNER.md, "From measurements").
  *
  * One request of tokens_in and tokens_out: prefill in C chunks of b tokens that overlap over the stages, then tokens_out - 1 decoded
- * tokens, each at the mean number of cached tokens. The last layer sees one token of the prompt. Neglected: what token ids add to a
+ * tokens, each at the mean number of cached tokens. With guesses a pass of 1 + d rows yields several of them. The last layer sees one token of the prompt. Neglected: what token ids add to a
  * link's load and to a chunk's time on a link (4 bytes against a hidden state's thousands); their delay is counted. */
 #include "plan/problem_impl.h"
 
@@ -22,6 +22,7 @@ typedef struct builder {
     bool use_kl;
     double context, chunks, chunk_tokens, mean_cached;
     double rate; /* that loads are counted at; 0: they are not */
+    double guesses, yield; /* of a pass: rows beside the first; tokens that come of it on the mean */
     dil_problem *p;
 } builder;
 
@@ -43,6 +44,8 @@ static dil_status check_options(const dil_profile *prof, const dil_plan_options 
     if (!(o->rate >= 0 && o->rate <= 1e9)) return dil_fail(err, DIL_EUSAGE, "the rate is %g, allowed 0 to 1e9", o->rate);
     if ((o->rate > 0 || o->objective == DIL_OBJECTIVE_THROUGHPUT) && !(o->load_max > 0 && o->load_max <= 1))
         return dil_fail(err, DIL_EUSAGE, "the highest load is %g, allowed above 0 to 1", o->load_max);
+    if (o->n_guesses > DIL_PLAN_GUESSES_MAX) return dil_fail(err, DIL_EUSAGE, "%u guesses a pass, at most %d", o->n_guesses, DIL_PLAN_GUESSES_MAX);
+    if (o->n_guesses && !(o->acceptance >= 0 && o->acceptance <= 1)) return dil_fail(err, DIL_EUSAGE, "a guess is right with chance %g, allowed 0 to 1", o->acceptance);
     return DIL_OK;
 }
 
@@ -120,6 +123,18 @@ static dil_status new_arrays(builder *b, uint32_t n_levels, dil_err *err)
     return ok ? DIL_OK : dil_fail(err, DIL_EMEMORY, "plan: out of memory");
 }
 
+/* The first row always yields a token, the k-th guess one when all k are right. */
+static void set_yield(builder *b)
+{
+    double all_right = 1;
+    b->guesses = b->o->n_guesses;
+    b->yield = 1;
+    for (uint32_t k = 0; k < b->o->n_guesses; k++) {
+        all_right *= b->o->acceptance;
+        b->yield += all_right;
+    }
+}
+
 static void fill_cell(builder *b, uint32_t l, uint32_t s, uint32_t q)
 {
     dil_problem *p = b->p;
@@ -128,12 +143,13 @@ static void fill_cell(builder *b, uint32_t l, uint32_t s, uint32_t q)
     double decode = layer->levels[q].decode_sec[at], prompt = layer->levels[q].prefill_sec[at];
     if (layer->decode_sec_per_cached) decode += layer->decode_sec_per_cached[at] * (b->mean_cached - b->prof->n_past);
     if (decode < 0) decode = 0;
+    double token = (decode + b->guesses * prompt) / b->yield;
     bool head = l == p->n_layers - 1;
     double n_in = b->o->tokens_in, n_out = b->o->tokens_out;
     size_t i = dil__cell(p, l, s, q);
-    p->layer_sec[i] = (n_out - 1) * decode + (head ? decode : b->chunk_tokens * prompt);
+    p->layer_sec[i] = (n_out - 1) * token + (head ? decode : b->chunk_tokens * prompt);
     if (p->chunk_sec) p->chunk_sec[i] = head ? 0 : b->chunk_tokens * prompt;
-    if (p->load) p->load[i] = b->rate * ((head ? 0 : n_in * prompt) + n_out * decode);
+    if (p->load) p->load[i] = b->rate * ((head ? 0 : n_in * prompt) + n_out * token);
 }
 
 typedef struct level_name {
@@ -203,24 +219,27 @@ static void fill_hops(builder *b)
 {
     dil_problem *p = b->p;
     double hidden = (double)b->prof->hidden_bytes, n_in = b->o->tokens_in, n_out = b->o->tokens_out;
+    double rows = (1 + b->guesses) / b->yield, passes = (n_out - 1) / b->yield; /* rows sent for a token that comes */
     for (uint32_t i = 0; i < b->cluster->n_links; i++) {
         const dil_cluster_link *k = &b->cluster->links[i];
         uint32_t from = b->of_cluster[k->from], to = b->of_cluster[k->to];
         if (from == DIL_NO_NODE || to == DIL_NO_NODE) continue;
-        double one = k->latency_sec + hidden / k->bytes_per_sec, send = b->chunk_tokens * hidden / k->bytes_per_sec;
-        p->hops[p->n_hops++] = (dil_hop){.from = from, .to = to, .sec = (n_out - 1) * one + k->latency_sec + send, .head_sec = n_out * one,
+        double one = k->latency_sec + hidden / k->bytes_per_sec, token = k->latency_sec / b->yield + rows * hidden / k->bytes_per_sec, send = b->chunk_tokens * hidden / k->bytes_per_sec;
+        p->hops[p->n_hops++] = (dil_hop){.from = from, .to = to, .sec = (n_out - 1) * token + k->latency_sec + send, .head_sec = n_out * token + (one - token),
                                          .chunk_sec = b->chunks > 1 ? send : 0,
-                                         .load = b->rate * hidden * (n_in + n_out) / k->bytes_per_sec};
+                                         .load = b->rate * hidden * (n_in + rows * n_out) / k->bytes_per_sec};
     }
     qsort(p->hops, p->n_hops, sizeof *p->hops, by_pair);
-    p->head_share = n_out / (n_in + n_out);
+    p->head_share = rows * n_out / (n_in + rows * n_out);
     for (uint32_t s = 0; s < p->n_nodes; s++) {
         const dil_cluster_link *in = dil_cluster_link_get(b->cluster, b->entry, b->in_cluster[s]);
         const dil_cluster_link *out = dil_cluster_link_get(b->cluster, b->in_cluster[s], b->entry);
         bool here = b->in_cluster[s] == b->entry;
+        double id_one = out ? out->latency_sec + TOKEN_ID_BYTES / out->bytes_per_sec : 0;
+        double id_token = out ? out->latency_sec / b->yield + TOKEN_ID_BYTES / out->bytes_per_sec : 0; /* what is wrong does not come back */
         p->source_sec[s] = here ? 0 : !in ? INFINITY
-                         : n_out * in->latency_sec + (n_out - 1 + b->chunk_tokens) * TOKEN_ID_BYTES / in->bytes_per_sec;
-        p->sink_sec[s] = here ? 0 : !out ? INFINITY : n_out * (out->latency_sec + TOKEN_ID_BYTES / out->bytes_per_sec);
+                         : (passes + 1) * in->latency_sec + (rows * (n_out - 1) + b->chunk_tokens) * TOKEN_ID_BYTES / in->bytes_per_sec;
+        p->sink_sec[s] = here ? 0 : !out ? INFINITY : n_out * id_token + (id_one - id_token);
     }
 }
 
@@ -229,7 +248,7 @@ static void fill_connections(builder *b)
 {
     dil_problem *p = b->p;
     if (!p->out_load) return;
-    double bytes_per_sec = b->rate * (double)b->prof->hidden_bytes * ((double)b->o->tokens_in + b->o->tokens_out);
+    double bytes_per_sec = b->rate * (double)b->prof->hidden_bytes * ((double)b->o->tokens_in + (1 + b->guesses) / b->yield * b->o->tokens_out);
     for (uint32_t s = 0; s < p->n_nodes; s++) {
         const dil_cluster_node *n = &b->cluster->nodes[b->in_cluster[s]];
         double out = n->out_bytes_per_sec, in = n->in_bytes_per_sec;
@@ -251,6 +270,7 @@ static dil_status build(builder *b, dil_err *err)
     for (uint32_t l = 0; l < b->prof->n_layers; l++) {
         if (b->prof->layers[l].n_levels > n_levels) n_levels = b->prof->layers[l].n_levels;
     }
+    set_yield(b);
     b->context = b->o->context ? b->o->context : b->prof->context;
     b->chunks = ceil((double)b->o->tokens_in / b->prof->batch);
     b->chunk_tokens = b->o->tokens_in / b->chunks;

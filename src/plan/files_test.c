@@ -33,6 +33,7 @@ static const char profile_text[] =
 
 static const char plan_text[] =
     "{\"version\": 1, \"model\": {\"path\": \"m.gguf\", \"hash\": \"\"}, \"entry\": \"a\", \"context\": 128, \"token_sec\": 0.5,"
+    " \"speculate\": {\"guesses\": 4, \"acceptance\": 0.625},"
     " \"layers\": [{\"layer\": 0, \"name\": \"embedding\", \"node\": \"a\", \"level\": \"Q8_0\", \"types\": {\"token_embd\": \"Q8_0\"}, \"bytes\": 5},"
     " {\"layer\": 1, \"name\": \"head\", \"node\": \"b\", \"level\": \"Q8_0\", \"types\": {}, \"bytes\": 6}],"
     " \"stages\": [{\"node\": \"a\", \"first_layer\": 0, \"last_layer\": 0, \"bytes\": 5, \"compute_sec\": 0.1, \"hop_sec\": 0.2},"
@@ -107,6 +108,7 @@ static void plan_survives_writing(void **state)
     assert_int_equal(dil_plan_read(path, &q, &err), DIL_OK);
     unlink(path);
     assert_int_equal(q->n_stages, 2);
+    assert_true(q->n_guesses == 4 && q->acceptance == 0.625);
     assert_string_equal(q->stages[1].node, "b");
     assert_string_equal(q->layers[0].types[0].type, "Q8_0");
     assert_int_equal(q->layers[1].bytes, 6);
@@ -211,6 +213,12 @@ static void lies_in_a_plan_are_refused(void **state)
         {"[4, 5, 6]", "[4, null, 6]", "decode_sec"},
         {"[[1, 2, 3], [4, 5, 6]]", "[[1, 2, 3]]", "rows"},
         {"\"batch\": 32", "\"batch\": 0", "batch"},
+        {"\"guesses\": 4", "\"guesses\": 16", "guesses"},
+        {"\"guesses\": 4, ", "", "guesses"},
+        {"0.625", "1.5", "speculate"},
+        {"0.625", "-0.5", "speculate"},
+        {"0.625", "null", "acceptance"},
+        {"\"speculate\": {", "\"speculate\": 3, \"x\": {", "speculate"},
         {"\"costs\": {", "\"costs\": 3, \"x\": {", "costs"},
     };
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) refuses(parse_plan, plan_text, &edits[i]);

@@ -46,17 +46,18 @@ static void add_memory(const dil_fleet_model *m, const dil_plan *plan, uint32_t 
 static void add_load(const dil_fleet_model *m, const dil_plan *plan, const dil_cluster *c, sums *x)
 {
     const dil_profile *p = m->profile;
-    double n_in = m->options.tokens_in, n_out = m->options.tokens_out, rate = m->options.rate, cached = n_in + n_out / 2;
+    double n_in = m->options.tokens_in, n_out = m->options.tokens_out, rate = m->options.rate, cached = n_in + n_out / 2, tokens = 1;
+    for (uint32_t k = 0; k < m->options.n_guesses; k++) tokens = 1 + m->options.acceptance * tokens; /* of a pass */
     for (uint32_t l = 0; l < p->n_layers && rate > 0; l++) {
         bool head = l == p->n_layers - 1, to_head = l + 2 == p->n_layers;
         uint32_t at = profile_node(p, plan->layers[l].node), node = dil_cluster_find(c, plan->layers[l].node);
         const dil_profile_level *v = level_at(p, plan, l);
         const double *more = p->layers[l].decode_sec_per_cached;
         double decode = fmax(0, v->decode_sec[at] + (more ? more[at] * (cached - p->n_past) : 0));
-        x->busy[node] += rate * (n_out * decode + (head ? 0 : n_in * v->prefill_sec[at]));
+        x->busy[node] += rate * (n_out / tokens * (decode + m->options.n_guesses * v->prefill_sec[at]) + (head ? 0 : n_in * v->prefill_sec[at]));
         if (head || strcmp(plan->layers[l].node, plan->layers[l + 1].node) == 0) continue;
         uint32_t next = dil_cluster_find(c, plan->layers[l + 1].node);
-        double bytes = rate * (double)p->hidden_bytes * (n_out + (to_head ? 0 : n_in));
+        double bytes = rate * (double)p->hidden_bytes * (n_out / tokens * (1 + m->options.n_guesses) + (to_head ? 0 : n_in));
         const dil_cluster_link *k = dil_cluster_link_get(c, node, next);
         if (k) x->link[k - c->links] += bytes;
         x->out[node] += bytes;

@@ -23,6 +23,8 @@ static dil_status check_scalars(const dil_plan *p, const char *what, dil_err *er
     if (s == DIL_OK) s = dil__jsonfile_check_str(p->entry, "entry", what, false, DIL_NAME_MAX, err);
     if (s == DIL_OK) s = dil__jsonfile_check_str(p->solver, "solver", what, false, DIL_NAME_MAX, err);
     if (s == DIL_OK) s = dil__jsonfile_check_str(p->damage_measure, "damage_measure", what, false, DIL_NAME_MAX, err);
+    if (s == DIL_OK && (p->n_guesses > DIL_PLAN_GUESSES_MAX || !(p->acceptance >= 0 && p->acceptance <= 1)))
+        s = dil_fail(err, DIL_EFORMAT, "%s: \"speculate\": %u guesses, right with chance %g; allowed 0 to %d, 0 to 1", what, p->n_guesses, p->acceptance, DIL_PLAN_GUESSES_MAX);
     if (s == DIL_OK) s = check_num(p->token_sec, 0, "token_sec", what, err);
     if (s == DIL_OK) s = check_num(p->prefill_sec, 0, "prefill_sec", what, err);
     if (s == DIL_OK) s = check_num(p->total_sec, 0, "total_sec", what, err);
@@ -162,6 +164,15 @@ static dil_status read_stages(const json_t *doc, const char *what, dil_plan *p, 
     return s;
 }
 
+static dil_status read_speculate(const json_t *doc, const char *what, dil_plan *p, dil_err *err)
+{
+    json_t *o;
+    if (!json_object_get(doc, "speculate")) return DIL_OK;
+    dil_status s = dil__json_obj(doc, "speculate", what, &o, err);
+    if (s == DIL_OK) s = dil__jsonfile_u32(o, "guesses", what, DIL_PLAN_GUESSES_MAX, &p->n_guesses, err);
+    return s == DIL_OK ? dil__json_num(o, "acceptance", what, &p->acceptance, err) : s;
+}
+
 static dil_status read_scalars(const json_t *doc, const char *what, dil_plan *p, dil_err *err)
 {
     json_t *model;
@@ -174,6 +185,7 @@ static dil_status read_scalars(const json_t *doc, const char *what, dil_plan *p,
     if (s == DIL_OK) s = dil__jsonfile_u32_or(doc, "sequences", what, UINT32_MAX, 1, &p->sequences, err);
     if (s == DIL_OK) s = dil__jsonfile_u32_or(doc, "tokens_in", what, UINT32_MAX, 0, &p->tokens_in, err);
     if (s == DIL_OK) s = dil__jsonfile_u32_or(doc, "tokens_out", what, UINT32_MAX, 0, &p->tokens_out, err);
+    if (s == DIL_OK) s = read_speculate(doc, what, p, err);
     if (s == DIL_OK) s = dil__json_num(doc, "token_sec", what, &p->token_sec, err);
     if (s == DIL_OK) s = dil__json_num_or(doc, "prefill_sec", what, 0, &p->prefill_sec, err);
     if (s == DIL_OK) s = dil__json_num_or(doc, "total_sec", what, 0, &p->total_sec, err);
@@ -271,6 +283,8 @@ dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err)
     dil_status s = check(p, path, err);
     if (s != DIL_OK) return s;
     json_t *doc = plan_json(p), *costs = p->costs ? dil__plan_costs_json(p) : NULL;
+    if (doc && p->n_guesses)
+        json_object_set_new(doc, "speculate", json_pack("{s:I, s:f}", "guesses", (json_int_t)p->n_guesses, "acceptance", p->acceptance));
     if (doc && costs) json_object_set_new(doc, "costs", costs);
     else json_decref(costs);
     if (!doc) return dil_fail(err, DIL_EFORMAT, "%s: a name is not valid UTF-8, or out of memory", path);

@@ -16,6 +16,7 @@ typedef struct spot { /* where a layer is */
     const dil_profile_layer *layer;
     const dil_profile_level *level;
     double decode_sec; /* a token, at the mean context */
+    double pass_sec;   /* a token and the guesses behind it */
 } spot;
 
 typedef struct referee {
@@ -25,8 +26,17 @@ typedef struct referee {
     const dil_plan *plan;
     uint32_t entry, head;
     double chunks, chunk_tokens;
+    double rows, tokens; /* of a pass: that go in, that come out on the mean */
     spot *at; /* [n_layers] */
 } referee;
+
+/* A pass ends at its first wrong guess: k right ones and then a wrong one give k + 1 tokens, and so do all n right ones. */
+static double tokens_of_a_pass(const dil_plan_options *o)
+{
+    double mean = 0;
+    for (uint32_t k = 0; k < o->n_guesses; k++) mean += (k + 1) * pow(o->acceptance, k) * (1 - o->acceptance);
+    return o->n_guesses ? mean + (o->n_guesses + 1) * pow(o->acceptance, o->n_guesses) : 1;
+}
 
 static dil_status locate(referee *r, dil_err *err)
 {
@@ -46,6 +56,7 @@ static dil_status locate(referee *r, dil_err *err)
         a->level = &a->layer->levels[i];
         double more = a->layer->decode_sec_per_cached ? a->layer->decode_sec_per_cached[a->in_profile] * (cached - r->prof->n_past) : 0;
         a->decode_sec = fmax(0, a->level->decode_sec[a->in_profile] + more);
+        a->pass_sec = a->decode_sec + (r->rows - 1) * a->level->prefill_sec[a->in_profile];
     }
     return DIL_OK;
 }
@@ -93,24 +104,26 @@ static dil_status add_times(const referee *r, figures *f, dil_err *err)
 {
     double hidden = (double)r->prof->hidden_bytes, sec;
     const spot *at = r->at;
-    if (!travel(r, r->entry, at[0].in_cluster, TOKEN_ID_BYTES, &sec))
+    double pass = 0; /* the way of one pass, guesses behind the token */
+    if (!travel(r, r->entry, at[0].in_cluster, TOKEN_ID_BYTES * r->rows, &sec))
         return dil_fail(err, DIL_EINFEASIBLE, "no link from the entry to \"%.100s\"", r->plan->layers[0].node);
-    f->token_sec += sec;
+    pass += sec;
     travel(r, r->entry, at[0].in_cluster, TOKEN_ID_BYTES * r->chunk_tokens, &sec);
     f->prefill_sec += sec;
     for (uint32_t l = 0; l <= r->head; l++) {
-        f->token_sec += at[l].decode_sec;
+        pass += at[l].pass_sec;
         f->prefill_sec += l == r->head ? at[l].decode_sec : r->chunk_tokens * at[l].level->prefill_sec[at[l].in_profile];
         if (l == r->head) break;
-        if (!travel(r, at[l].in_cluster, at[l + 1].in_cluster, hidden, &sec))
+        if (!travel(r, at[l].in_cluster, at[l + 1].in_cluster, hidden * r->rows, &sec))
             return dil_fail(err, DIL_EINFEASIBLE, "no link from \"%.100s\" to \"%.100s\"", r->plan->layers[l].node, r->plan->layers[l + 1].node);
-        f->token_sec += sec;
+        pass += sec;
         travel(r, at[l].in_cluster, at[l + 1].in_cluster, l + 1 == r->head ? hidden : hidden * r->chunk_tokens, &sec);
         f->prefill_sec += sec;
     }
-    if (!travel(r, at[r->head].in_cluster, r->entry, TOKEN_ID_BYTES, &sec))
+    if (!travel(r, at[r->head].in_cluster, r->entry, TOKEN_ID_BYTES * r->tokens, &sec))
         return dil_fail(err, DIL_EINFEASIBLE, "no link from \"%.100s\" to the entry", r->plan->layers[r->head].node);
-    f->token_sec += sec;
+    f->token_sec = (pass + sec) / r->tokens;
+    travel(r, at[r->head].in_cluster, r->entry, TOKEN_ID_BYTES, &sec);
     f->prefill_sec += sec;
     if (r->chunks > 1) f->prefill_sec += (r->chunks - 1) * busiest_chunk(r);
     f->total_sec = f->prefill_sec + (r->o->tokens_out - 1.0) * f->token_sec;
@@ -177,13 +190,13 @@ typedef struct busy { /* seconds that one request takes of a layer's node, of th
 static busy busy_at(const referee *r, uint32_t l)
 {
     const spot *at = r->at;
-    double n_in = r->o->tokens_in, n_out = r->o->tokens_out, hidden = (double)r->prof->hidden_bytes, link = 0, out = 0, in = 0;
+    double n_in = r->o->tokens_in, passes = r->o->tokens_out / r->tokens, hidden = (double)r->prof->hidden_bytes, link = 0, out = 0, in = 0;
     uint32_t node = at[l].in_cluster;
     busy b = {0};
     for (uint32_t k = 0; k <= r->head; k++) {
-        if (at[k].in_cluster == node) b.node += n_out * at[k].decode_sec + (k == r->head ? 0 : n_in * at[k].level->prefill_sec[at[k].in_profile]);
+        if (at[k].in_cluster == node) b.node += passes * at[k].pass_sec + (k == r->head ? 0 : n_in * at[k].level->prefill_sec[at[k].in_profile]);
         if (k == r->head || at[k].in_cluster == at[k + 1].in_cluster) continue;
-        double bytes = hidden * (k + 1 == r->head ? n_out : n_in + n_out);
+        double bytes = hidden * (k + 1 == r->head ? passes * r->rows : n_in + passes * r->rows);
         if (at[k].in_cluster == node) out += bytes;
         if (at[k + 1].in_cluster == node) in += bytes;
         if (l < r->head && at[k].in_cluster == node && at[k + 1].in_cluster == at[l + 1].in_cluster) link += bytes;
@@ -214,6 +227,8 @@ static dil_status check_rate(const referee *r, figures *f, dil_err *err)
 static void fill_plan(const referee *r, const figures *f, dil_plan *plan)
 {
     uint64_t shared = shared_bytes(r);
+    plan->n_guesses = r->o->n_guesses;
+    plan->acceptance = r->o->n_guesses ? r->o->acceptance : 0;
     plan->token_sec = f->token_sec;
     plan->prefill_sec = f->prefill_sec;
     plan->total_sec = f->total_sec;
@@ -259,7 +274,10 @@ dil_status dil_plan_predict(const dil_profile *profile, const dil_cluster *clust
 {
     if (plan->n_layers != profile->n_layers)
         return dil_fail(err, DIL_EUSAGE, "the plan has %u layers, the profile %u", plan->n_layers, profile->n_layers);
-    referee r = {.prof = profile, .cluster = cluster, .o = options, .plan = plan, .head = profile->n_layers - 1};
+    if (options->n_guesses > DIL_PLAN_GUESSES_MAX || (options->n_guesses && !(options->acceptance >= 0 && options->acceptance <= 1)))
+        return dil_fail(err, DIL_EUSAGE, "%u guesses a pass, right with chance %g", options->n_guesses, options->acceptance);
+    referee r = {.prof = profile, .cluster = cluster, .o = options, .plan = plan, .head = profile->n_layers - 1,
+                 .rows = 1.0 + options->n_guesses, .tokens = tokens_of_a_pass(options)};
     r.entry = dil_cluster_find(cluster, plan->entry);
     if (r.entry == DIL_NO_NODE) return dil_fail(err, DIL_ENOTFOUND, "the entry node \"%.100s\" is not in the cluster", plan->entry);
     r.chunks = (double)((options->tokens_in + (uint64_t)profile->batch - 1) / profile->batch);

@@ -162,6 +162,8 @@ dil_status dil__whatif_answer(const dil__whatif *w, const dil_plan *now, const d
         o.tokens_in = o.context / 2;
         o.tokens_out = o.context - o.tokens_in;
     }
+    o.n_guesses = now->n_guesses;
+    o.acceptance = now->acceptance;
     o.measure = now->damage_measure;
     o.limit_sec = DIL_WHATIF_SEC;
     o.progress = progress;

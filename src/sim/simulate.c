@@ -240,6 +240,7 @@ dil_status dil_simulate(const dil_profile *profile, const dil_cluster *cluster, 
 {
     dil__sim x = {.prof = profile, .base = cluster, .trace = trace, .o = options, .free_task = DIL__NONE};
     dil_cluster here = *cluster; /* the entry of the options is the cluster's here */
+    if (options->plan.n_guesses) return dil_fail(err, DIL_EUSAGE, "simulated passes carry one token each: no guesses in the plan's options");
     if (!(options->check_sec > 0) || !(options->detect_sec >= 0) || !(options->late_sec >= 0))
         return dil_fail(err, DIL_EUSAGE, "checks every %g s, changes noticed after %g s, late after %g s", options->check_sec, options->detect_sec, options->late_sec);
     if (options->plan.entry) here.entry = dil_cluster_find(cluster, options->plan.entry);
