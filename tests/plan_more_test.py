@@ -150,7 +150,7 @@ def check_speculation(s, base):
     assert "3 guesses a pass" in said and "1.88 tokens" in said, said
     for bad in ("3", "3:", ":0.5", "0:0.5", "16:0.5", "3:1.5", "3:-1", "3:nan", "3:0.5x", "x:0.5", "", "-1:0.5", "3:0.5:2"):
         assert "--speculate" in s.run("plan", *base, "--speculate", bad, status=2), bad
-    fleet = ["--cluster", base[3], "--model-profile", base[1] + ":rate=5:max-kl=0.1", base[1] + ":rate=1:max-kl=0.1", "--speculate", "4:0.8", "-o", s.path("two.json")]
+    fleet = ["--cluster", base[3], "--model-profile", base[1] + ":rate=2:max-kl=0.1", base[1] + ":rate=0.5:max-kl=0.1", "--speculate", "4:0.8", "-o", s.path("two.json")]
     assert len(json.loads(s.run("plan", *fleet, "--json"))["models"]) == 2
     with open(s.path("two-1.json")) as f:
         assert json.load(f)["speculate"]["guesses"] == 4
