@@ -1,35 +1,8 @@
 /* Speculation in the plan: figures computed by hand, the referee against the problem on random models, and nothing changes without it. */
 #include "plan/problem_impl.h"
-#include "plan/small_model.h"
+#include "plan/small_scene.h"
 
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <cmocka.h>
-
-typedef struct scene {
-    dil_profile *prof;
-    dil_cluster *c;
-    dil_plan_options o;
-} scene;
-
-static scene make(uint64_t seed, uint32_t blocks, uint32_t nodes, bool tight)
-{
-    scene s = {.o = dil_plan_options_default()};
-    dil_err err = {0};
-    if (small_model(seed, blocks, nodes, tight, &s.prof, &s.c, &err) != DIL_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
-    s.o.max_damage = 0.03;
-    s.o.gap = 1e-7;
-    return s;
-}
-
-static void drop(scene *s)
-{
-    dil_profile_free(s->prof);
-    dil_cluster_free(s->c);
-}
 
 /* Embedding, one block, head on these nodes, all at the first level. */
 static dil_plan *plan_on(const scene *s, const uint32_t node[3])
