@@ -35,8 +35,16 @@ static int make_leaf_weights(const px_root *r, px_weight *w) {
     return n;
 }
 
-/* The exact search over the nodes of c, which has dense hops. */
-static bool solve_dense(const px_core *whole, const px_options *o, px_plan *best, px_report *report) {
+static void restrict_to(px_graph *g, const px_core *c, const int *run_max) {
+    for (int i = 0; i < c->n_nodes * c->n_layers; i++)
+        if (run_max[i] < g->run_max[i]) g->run_max[i] = run_max[i];
+    for (int s = 0; s < c->n_nodes; s++) g->bit[s] = -1;
+    g->n_bits = 0;
+    g->cover = false;
+}
+
+/* The exact search over the nodes of c, which has dense hops. run_max, most: as dil__px_solve_part. */
+static bool solve_dense(const px_core *whole, const px_options *o, const int *run_max, uint64_t most, px_plan *best, px_report *report) {
     int *twin = dil__px_alloc((size_t)whole->n_nodes, sizeof *twin);
     if (!twin) return false;
     px_core core = *whole;
@@ -46,9 +54,11 @@ static bool solve_dense(const px_core *whole, const px_options *o, px_plan *best
     px_root r = {.c = c, .g = &g, .best = best, .n_units = ROOT_UNITS, .deadline_ns = o->deadline_ns};
     px_weight w[PX_WEIGHTS_MAX] = {0}, leaf_w[PX_WEIGHTS_MAX];
     px_tree t = {.c = c, .g = &g, .w = w, .leaf_w = leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY,
-                 .deadline_ns = o->deadline_ns, .progress = o->progress};
+                 .deadline_ns = o->deadline_ns, .most = most, .progress = o->progress};
     const int64_t t0 = dil_now_ns();
-    bool ok = dil__px_graph_init(c, &g) && dil__px_root_init(&r) && dil__px_root_run(&r, 40);
+    bool ok = dil__px_graph_init(c, &g);
+    if (ok && run_max) restrict_to(&g, c, run_max);
+    ok = ok && dil__px_root_init(&r) && dil__px_root_run(&r, 40);
     const int64_t t1 = dil_now_ns();
     report->root_sec = (double)(t1 - t0) * 1e-9;
     report->root_best = best->found ? best->sec : INFINITY;
@@ -75,11 +85,11 @@ static bool solve_dense(const px_core *whole, const px_options *o, px_plan *best
     return ok;
 }
 
-static bool solve_part(const px_core *c, const px_options *o, const int *node, int n, px_plan *best, px_report *report) {
+bool dil__px_solve_part(const px_core *c, const px_options *o, const int *node, int n, const int *run_max, uint64_t most, px_plan *best, px_report *report) {
     px_part k;
     px_plan inner;
     if (!dil__px_part_init(&k, c, node, n, best, &inner)) return false;
-    const bool ok = solve_dense(&k.core, o, &inner, report);
+    const bool ok = solve_dense(&k.core, o, run_max, most, &inner, report);
     dil__px_part_fini(&k, node, &inner, best);
     return ok;
 }
@@ -88,7 +98,7 @@ static bool solve_all_nodes(const px_core *c, const px_options *o, px_plan *best
     int *node = dil__px_alloc((size_t)c->n_nodes, sizeof *node);
     if (!node) return false;
     for (int s = 0; s < c->n_nodes; s++) node[s] = s;
-    const bool ok = solve_part(c, o, node, c->n_nodes, best, report);
+    const bool ok = dil__px_solve_part(c, o, node, c->n_nodes, NULL, 0, best, report);
     free(node);
     return ok;
 }
@@ -101,7 +111,7 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
                 .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
     const bool closed = best->found && b.bound >= best->sec * (1 - 1.001 * b.gap);
-    if (ok && !b.no_path && !closed && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = solve_part(c, o, b.node, b.n_nodes, best, report);
+    if (ok && !b.no_path && !closed && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = dil__px_solve_part(c, o, b.node, b.n_nodes, NULL, 0, best, report);
     else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
     report->bound = b.no_path ? INFINITY : fmax(b.bound, fmin(report->bound, b.lost));
     if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);
@@ -112,7 +122,7 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
 
 dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err) {
     *report = (px_report){.bound = -INFINITY};
-    const bool ok = c->hop ? solve_dense(c, o, best, report)
+    const bool ok = c->hop ? solve_dense(c, o, NULL, 0, best, report)
                     : c->n_nodes > keep_of(o) ? solve_big(c, o, best, report) : solve_all_nodes(c, o, best, report);
     if (!ok) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %d layers on %d nodes", c->n_layers, c->n_nodes);
     if (best->found) report->bound = fmin(report->bound, best->sec);

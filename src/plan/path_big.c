@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PATIENCE = 100, PRIME = 5, PRIME_DEGREE = 100 };
+enum { STEPS = 4000, PROMISING = 240, HARVEST = 8, BEAM_CELLS = 30000, FINE_CELLS = 5000, UNITS = 192, FINE_UNITS = 768, PATIENCE = 30, NO_PLAN = 400, PRIME = 5, PRIME_DEGREE = 100 };
 
 typedef struct big {
     px_big *o;
@@ -71,7 +71,7 @@ static int promising(big *b, int most, int *node) {
 }
 
 /* One try at weights on damage `push` times those around the bound's. */
-static bool windows_at(big *b, const px_core *c, const px_graph *g, double push, px_plan *best, int n_perturb, int64_t deadline_ns) {
+static bool windows_at(big *b, const px_core *c, const px_graph *g, double push, px_plan *best, int n_perturb, int64_t cpu_until_ns) {
     static const double factor[PX_LNS_WEIGHTS] = {0.6, 0.85, 1.2, 1.7};
     px_weight w[PX_LNS_WEIGHTS] = {{0}};
     bool ok = true;
@@ -84,35 +84,35 @@ static bool windows_at(big *b, const px_core *c, const px_graph *g, double push,
     px_lns *x = ok ? dil__px_lns_new(c, g, w, n_w, ++b->seed) : NULL;
     ok = x != NULL;
     if (ok && !best->found) ok = dil__px_lns_beam(x, best, 24);
-    if (ok) ok = dil__px_lns_run(x, best, n_perturb, deadline_ns);
+    if (ok) ok = dil__px_lns_run(x, best, n_perturb, cpu_until_ns, b->o->deadline_ns);
     dil__px_lns_free(x);
     for (int k = 0; k < n_w; k++) dil__px_weight_fini(&w[k]);
     return ok;
 }
 
 /* The cheapest structures at the bound's weight may all miss the quality budget: then at larger ones. */
-static bool windows(big *b, const px_core *c, px_plan *best, int n_perturb, int64_t deadline_ns) {
+static bool windows(big *b, const px_core *c, px_plan *best, int n_perturb, int64_t cpu_until_ns) {
     px_graph g;
     bool ok = dil__px_graph_init(c, &g);
     double push = 1;
     for (int i = 0; i < 8 && ok; i++, push *= 1.6) {
-        ok = windows_at(b, c, &g, push, best, n_perturb, deadline_ns);
-        if (best->found || dil_now_ns() > deadline_ns) break;
+        ok = windows_at(b, c, &g, push, best, n_perturb, cpu_until_ns);
+        if (best->found || dil__px_cpu_ns() > cpu_until_ns || out_of_time(b)) break;
     }
     dil__px_graph_fini(&g);
     return ok;
 }
 
-/* Plans among the promising nodes, for some seconds. */
-static bool find_plans(big *b, int n_perturb, double sec) {
+/* Plans among the promising nodes, for some seconds of CPU. */
+static bool find_plans(big *b, int n_perturb, double cpu_sec) {
     int *node = dil__px_alloc((size_t)b->c->n_nodes, sizeof *node);
-    const int64_t until = dil_now_ns() + (int64_t)(sec * 1e9);
+    const int64_t cpu_until_ns = dil__px_cpu_ns() + (int64_t)(cpu_sec * 1e9);
     px_part k;
     px_plan inner;
     const int n = node ? promising(b, PROMISING, node) : -1;
     bool ok = n > 0 && dil__px_part_init(&k, b->c, node, n, b->o->best, &inner);
     if (ok) {
-        ok = windows(b, &k.core, &inner, n_perturb, until < b->o->deadline_ns ? until : b->o->deadline_ns);
+        ok = windows(b, &k.core, &inner, n_perturb, cpu_until_ns);
         dil__px_part_fini(&k, node, &inner, b->o->best);
     }
     free(node);
@@ -289,7 +289,8 @@ static bool ascend(big *b) {
             continue;
         }
         if (i - checked >= PATIENCE) { /* hardly moving, or no plan in sight */
-            if (b->stage < before + 1e-4 * fabs(before) || (!o->best->found && i >= 4 * PATIENCE)) return close_gap(b);
+            const double wanted = o->best->found ? 0.05 * (target_of(b) - before) : 1e-4 * fabs(before);
+            if ((before > -INFINITY && b->stage < before + wanted) || (!o->best->found && i >= NO_PLAN)) return close_gap(b);
             checked = i;
             before = b->stage;
         }

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 3000000 };
+enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 3000000, FEW = 200, FEW_NODES = 200000 };
 
 static const double NEAR = 0.96; /* of the target: nearer the cheapest way says something about the weight on damage */
 
@@ -34,6 +34,36 @@ static int use_ways(px_close *k, px_use *u, px_use_way *way, int *n) {
 static double target_of(const px_close *k) { return k->best->sec * (1 - k->aim); }
 static double limit_of(const px_close *k) { return px_limit(k->x->c, &k->x->w, target_of(k)); }
 static double seconds_of(const px_close *k, const px_use *u) { return px_seconds(k->x->c, &k->x->w, u->least); }
+
+/* Whole structures of the visits that are left, settled exactly: what one weight on damage cannot tell apart. false: no memory. */
+static bool search_rest(px_close *k, const px_use *u) {
+    const px_core *c = k->x->c;
+    const int L = c->n_layers, S = c->n_nodes;
+    int *node = dil__px_alloc((size_t)S, sizeof *node), *run_max = dil__px_alloc((size_t)(FEW + L) * (size_t)L, sizeof *run_max), n = 0;
+    const px_options o = {.gap = k->aim, .stop_at = -1, .deadline_ns = k->deadline_ns, .n_threads = 1};
+    const double dropped = target_of(k);
+    px_report r = {0};
+    bool ok = node && run_max;
+    for (int s = 0; ok && s < S; s++) {
+        bool any = false;
+        for (int l = 0; l < L; l++) any = any || k->best->node[l] == s; /* the plan is what others are compared with */
+        for (int l = 0; l < L; l++)
+            for (int m = 1; m <= k->x->g.run_cap && l + m <= L; m++)
+                if (u->alive[px_visit_at(c, &k->x->g, s, l, m)]) {
+                    run_max[n * L + l] = m;
+                    any = true;
+                }
+        if (any) node[n++] = s;
+    }
+    ok = ok && dil__px_solve_part(c, &o, node, n, run_max, FEW_NODES, k->best, &r);
+    if (ok) k->bound = fmax(k->bound, fmin(r.bound, dropped));
+    if (ok) k->proved = k->bound >= target_of(k);
+    dil_log(DIL_LOG_DEBUG, "path", "%zu visits on %d nodes searched: bound %.6g, plan %.6g, %llu nodes, %llu structures, %.2f s of CPU", u->n_alive, n, r.bound,
+            k->best->sec, (unsigned long long)r.n_nodes, (unsigned long long)r.n_leaves, (double)clock() / CLOCKS_PER_SEC);
+    free(node);
+    free(run_max);
+    return ok;
+}
 
 /* The weight on damage at which the cheapest way just meets the budget: a bracket, logarithms interpolated. */
 typedef struct tune {
@@ -65,6 +95,7 @@ static bool retune(tune *t, double damage, double budget, double *weight) {
 /* false: no memory. */
 static bool run(px_close *k, px_use *u, px_use_way *way) {
     double before = -INFINITY; /* two passes ago */
+    size_t few = FEW;
     tune t = {.left = N_TUNE};
     u->most = FIRST_MOST;
     for (int i = 0; dil_now_ns() < k->deadline_ns && u->most <= LAST_MOST; i++) {
@@ -80,6 +111,11 @@ static bool run(px_close *k, px_use *u, px_use_way *way) {
                 k->best->sec, u->n_alive, u->n_labels, u->most, learned, (double)clock() / CLOCKS_PER_SEC);
         if (k->proved) break;
         if (learned < 0) return false;
+        if (i > 0 && u->n_alive <= few) {
+            if (!search_rest(k, u)) return false;
+            if (k->proved) break;
+            few = u->n_alive / 2;
+        }
         if (i % 2 == 0) continue;
         dil__px_use_worth(u, k->worth);
         if ((i == 1 || k->best->sec < was * 0.999) && k->plans && !k->plans(k->ctx)) return false;

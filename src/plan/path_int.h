@@ -281,6 +281,7 @@ typedef struct px_tree {
     double stop_at;      /* a plan this good is enough */
     double rel_gap;      /* subtrees that cannot improve by more are left */
     int64_t deadline_ns;
+    uint64_t most;       /* search nodes; 0: any number */
     double lost;         /* least bound of what was left unexplored */
     const dil_progress *progress;
     bool canceled;       /* out */
@@ -322,8 +323,10 @@ px_lns *dil__px_lns_new(const px_core *c, const px_graph *g, const px_weight *w,
 void dil__px_lns_free(px_lns *x);
 /* A first structure, rounded into best. false: no memory. */
 bool dil__px_lns_beam(px_lns *x, px_plan *best, int room);
-/* Improves best (found) window by window. false: no memory. */
-bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t deadline_ns);
+/* CPU time of this thread. What is limited by it finds no worse plans where others need the machine too. */
+int64_t dil__px_cpu_ns(void);
+/* Improves best (found) window by window, until one of the two times is there. false: no memory. */
+bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t cpu_until_ns, int64_t deadline_ns);
 
 /* --- path_big.c: hundreds of nodes and more ----------------------------------------------------------------------------- */
 
@@ -361,6 +364,9 @@ typedef struct px_report {
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_report;
 
+/* The exact search over the nodes node [n] of c. run_max [n][L] when all that matters is known to begin there and to be no longer: then without
+ * masks, for few visits; NULL: everything. most: search nodes, 0: any number. report: of that part. false: no memory. */
+bool dil__px_solve_part(const px_core *c, const px_options *o, const int *node, int n, const int *run_max, uint64_t most, px_plan *best, px_report *report);
 /* best->node and best->level [L] are the caller's; best->found may hold a plan to start from. */
 dil_status dil__px_solve(const px_core *c, const px_options *o, px_plan *best, px_report *report, dil_err *err);
 

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { ROOM = 600, SAME = 4 };
 
@@ -38,9 +39,17 @@ struct px_lns {
     px_visit *visit, *trial; /* [L] the structure at hand */
     int n_visits;
     double cost[PX_LNS_WEIGHTS], value; /* its weighted costs, and the seconds that they prove for its levels */
-    int64_t deadline_ns;
+    int64_t cpu_until_ns, deadline_ns;
     dil_rng rng;
 };
+
+int64_t dil__px_cpu_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static bool is_over(const px_lns *x) { return dil__px_cpu_ns() >= x->cpu_until_ns || dil_now_ns() >= x->deadline_ns; }
 
 static double visit_cost(const px_lns *x, int k, int s, int l, int n) { return x->w[k].large[px_visit_at(x->c, x->g, s, l, n)]; }
 static double *row(double *v, const px_lns *x, int k, int l) {
@@ -244,7 +253,7 @@ static int improve(px_lns *x, int from, int to, double limit, int room) {
 /* Windows of `width` visits, from the first to the last, until none gets better. */
 static int slide(px_lns *x, int width) {
     int changed = 0, since = 0;
-    for (int i = 0; since <= x->n_visits && dil_now_ns() < x->deadline_ns; i++, since++) {
+    for (int i = 0; since <= x->n_visits && !is_over(x); i++, since++) {
         if (i + 1 >= x->n_visits) i = 0;
         const int to = i + width < x->n_visits ? i + width : x->n_visits;
         const int rc = improve(x, i, to, x->value * (1 - 1e-9), ROOM);
@@ -325,8 +334,9 @@ static int perturb(px_lns *x) {
     return rc;
 }
 
-bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t deadline_ns) {
+bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t cpu_until_ns, int64_t deadline_ns) {
     px_visit *kept = x->visit + 2 * x->c->n_layers;
+    x->cpu_until_ns = cpu_until_ns;
     x->deadline_ns = deadline_ns;
     if (!best->found) return true;
     adopt(x, best);
@@ -334,7 +344,7 @@ bool dil__px_lns_run(px_lns *x, px_plan *best, int n_perturb, int64_t deadline_n
     if (x->value < INFINITY && slide(x, 4) < 0) return false;
     round_visits(x, best);
     dil_log(DIL_LOG_DEBUG, "path", "windows: %.6g -> %.6g, best %.6g", first, x->value, best->sec);
-    for (int i = 0; i < n_perturb && dil_now_ns() < deadline_ns; i++) {
+    for (int i = 0; i < n_perturb && !is_over(x); i++) {
         const int n_kept = x->n_visits;
         const double value = x->value, was = best->sec;
         memcpy(kept, x->visit, (size_t)n_kept * sizeof *kept);

@@ -43,6 +43,7 @@ static bool out_of_time(walk *w) {
         if (!dil_progress_step(w->t->progress, "planning", 0, 1)) w->stop = w->t->canceled = true;
     }
     if (w->t->best->found && w->t->best->sec <= w->t->stop_at) w->stop = true;
+    if (w->t->most > 0 && w->t->n_nodes >= w->t->most) w->stop = true;
     return w->stop;
 }
 
@@ -127,7 +128,7 @@ static bool make_children(walk *w, int layer, int last, unsigned mask) {
         if (c->twin && w->n_of[s] == 0 && c->twin[s] >= 0 && w->n_of[c->twin[s]] == 0) continue; /* the twin comes first */
         const bool spent = (mask & px_mask_of(g, s)) != 0;
         for (int n = 1; n <= g->run_max[s * c->n_layers + layer]; n++) {
-            if (!try_child(w, (px_visit){s, layer, n, true}, hop, mask)) return false;
+            if (px_mask_of(g, s) && !try_child(w, (px_visit){s, layer, n, true}, hop, mask)) return false; /* else it is in the large one */
             if (!spent && !try_child(w, (px_visit){s, layer, n, false}, hop, mask)) return false;
         }
     }
