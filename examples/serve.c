@@ -29,7 +29,7 @@ static dil_status serve(const char *path, uint16_t port, dil_err *err)
         dil_stage_opts o = {.last_layer = arch.n_blocks + 1, .n_ctx = 2048, .kv_type = DIL_TYPE_F16};
         s = dil_runner_local(&arch, &w, &o, 4, &runner, err);
     }
-    if (s == DIL_OK) s = dil_server_attach(server, runner, tok, err);
+    if (s == DIL_OK) s = dil_served_attach(dil_server_first(server), runner, tok, err);
     if (s == DIL_OK) {
         printf("http://127.0.0.1:%u\n", dil_server_port(server));
         fflush(stdout);
