@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-enum { DIL_FRAME_VERSION = 2, DIL_FRAME_HEADER_BYTES = 32 };
+enum { DIL_FRAME_VERSION = 3, DIL_FRAME_HEADER_BYTES = 32 };
 #define DIL_FRAME_MAX (64u << 20) /* bytes of a frame, header included: 512 hidden states of 32,000 values fit */
 
 typedef enum dil_frame_type {
@@ -44,6 +44,7 @@ typedef enum dil_frame_type {
     DIL_FRAME_WORK,         /* a batch on its way through the ring */
     DIL_FRAME_RESULT,       /* tokens, from the last stage to the coordinator */
     DIL_FRAME_WORK_FAILED,  /* from any stage to the coordinator */
+    DIL_FRAME_JOIN,         /* every node of the ring has its session: dial the next one; no answer */
     DIL_FRAME_TYPE_LIMIT
 } dil_frame_type;
 

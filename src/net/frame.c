@@ -15,7 +15,7 @@ const char *dil_frame_type_name(dil_frame_type t)
         [DIL_FRAME_LINK] = "LINK", [DIL_FRAME_LOAD] = "LOAD", [DIL_FRAME_NEED] = "NEED", [DIL_FRAME_CHUNK] = "CHUNK",
         [DIL_FRAME_HEARTBEAT] = "HEARTBEAT", [DIL_FRAME_STATUS] = "STATUS", [DIL_FRAME_UNLOAD] = "UNLOAD",
         [DIL_FRAME_ATTACH] = "ATTACH", [DIL_FRAME_WORK] = "WORK", [DIL_FRAME_RESULT] = "RESULT",
-        [DIL_FRAME_WORK_FAILED] = "WORK_FAILED",
+        [DIL_FRAME_WORK_FAILED] = "WORK_FAILED", [DIL_FRAME_JOIN] = "JOIN",
     };
     return (unsigned)t < DIL_FRAME_TYPE_LIMIT && name[t] ? name[t] : "?";
 }

@@ -35,7 +35,7 @@ static void a_frame_comes_back_as_it_was(void **state)
     dil_put_f64(&b, 0.1);
     dil_put_str(&b, "hello");
     assert_true(dil_frame_end(&b));
-    assert_memory_equal(b.data, "DIL1\2\0\5\0\x88\x77\x66\x55\x44\x33\x22\x11", 16); /* the layout is the protocol */
+    assert_memory_equal(b.data, "DIL1\3\0\5\0\x88\x77\x66\x55\x44\x33\x22\x11", 16); /* the layout is the protocol */
     dil_frame f;
     decode(&b, &f);
     assert_int_equal(f.type, DIL_FRAME_ECHO);

@@ -80,30 +80,37 @@ static dil_status answer_admit(dil_node *n, const dil__id *to, const dil_frame *
 
 static dil_status answer_unload(dil_node *n, const dil__id *to, const char *key, const dil_frame *f, dil_err *err)
 {
-    dil__net_session *s = dil__node_session(n, f->session);
-    if (!s) return dil_fail(err, DIL_ENOTFOUND, "no such session");
-    bool own = strcmp(s->owner, key) == 0;
-    if (own) dil__node_remove(n, s, "unloaded by its coordinator");
+    dil__net_session *s;
+    dil_status st = dil__node_own_session(n, f->session, key, &s, err);
+    if (st != DIL_OK) return st;
+    dil__node_remove(n, s, "unloaded by its coordinator");
     dil__node_put(n, s);
-    if (!own) return dil_fail(err, DIL_EAUTH, "the session belongs to another coordinator");
     dil__node_send_empty(n, &n->reply, to, f, DIL_FRAME_OK);
     return DIL_OK;
 }
 
 static dil_status answer_attach(dil_node *n, const dil__id *to, const char *key, const dil_frame *f, dil_err *err)
 {
-    dil__net_session *s = dil__node_session(n, f->session);
-    if (!s) return dil_fail(err, DIL_ENOTFOUND, "no such session");
-    bool own = strcmp(s->owner, key) == 0;
-    if (own) {
-        pthread_mutex_lock(&s->lock);
-        s->attached = *to;
-        pthread_mutex_unlock(&s->lock);
-        dil__node_touch(n, s);
-        dil__node_send_empty(n, &n->reply, to, f, DIL_FRAME_OK);
-    }
+    dil__net_session *s;
+    dil_status st = dil__node_own_session(n, f->session, key, &s, err);
+    if (st != DIL_OK) return st;
+    pthread_mutex_lock(&s->lock);
+    s->attached = *to;
+    pthread_mutex_unlock(&s->lock);
+    dil__node_touch(n, s);
+    dil__node_send_empty(n, &n->reply, to, f, DIL_FRAME_OK);
     dil__node_put(n, s);
-    return own ? DIL_OK : dil_fail(err, DIL_EAUTH, "the session belongs to another coordinator");
+    return DIL_OK;
+}
+
+static dil_status take_join(dil_node *n, const char *key, const dil_frame *f, dil_err *err)
+{
+    dil__net_session *s;
+    dil_status st = dil__node_own_session(n, f->session, key, &s, err);
+    if (st != DIL_OK) return st;
+    dil__net_session_join(s);
+    dil__node_put(n, s);
+    return DIL_OK;
 }
 
 static dil_status answer_echo(dil_node *n, const dil__id *to, const dil_frame *f, dil_err *err)
@@ -146,6 +153,7 @@ static dil_status dispatch(dil_node *n, dil__item *it, const dil_frame *f, dil_e
     case DIL_FRAME_ADMIT: return answer_admit(n, &it->from, f, err);
     case DIL_FRAME_UNLOAD: return answer_unload(n, &it->from, it->key, f, err);
     case DIL_FRAME_ATTACH: return answer_attach(n, &it->from, it->key, f, err);
+    case DIL_FRAME_JOIN: return take_join(n, it->key, f, err);
     case DIL_FRAME_LOAD: case DIL_FRAME_CHUNK: case DIL_FRAME_TIME_LAYER: case DIL_FRAME_PROBE_LINK: return hand_on(n, &n->jobs, it, f, err);
     default: return dil_fail(err, DIL_EFORMAT, "%s is not for a node", dil_frame_type_name(f->type));
     }

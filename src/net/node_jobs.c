@@ -70,9 +70,13 @@ static dil_status do_load(dil_node *n, const dil__item *it, const dil_frame *f, 
     dil__net_session *s;
     dil_status st = dil__net_session_new(&n->env, f, it->key, &it->from, &s, err);
     if (st != DIL_OK) return st;
-    char detail[160] = "";
-    if (s->load.replace) dil__node_end_replaced(n, it->key, s->load.run, s->load.model, "replaced by its coordinator");
-    st = accept_session(n, s, detail, err);
+    char detail[160] = "", other[DIL__ADDRESS_MAX];
+    const char *from = zmq_msg_gets(&it->msg, "Peer-Address");
+    snprintf(s->from, sizeof s->from, "%s", from ? from : "somewhere");
+    if (s->load.replace && dil__node_rival(n, it->key, s->load.run, other))
+        st = dil_fail(err, DIL_EBUSY, "another coordinator with the same key runs on this node, from %s: end it first, or give one of the two a key of its own", other);
+    if (st == DIL_OK && s->load.replace) dil__node_end_replaced(n, it->key, s->load.run, s->load.model, "replaced by its coordinator");
+    if (st == DIL_OK) st = accept_session(n, s, detail, err);
     if (st == DIL_OK) {
         dil__net_session_look_up(s);
         log_load(s, detail);
@@ -88,9 +92,8 @@ static dil_status do_chunk(dil_node *n, const dil__item *it, const dil_frame *f,
     const void *data;
     size_t len;
     dil_status st = dil__msg_get_chunk(f, &index, &data, &len, err);
-    dil__net_session *s = st == DIL_OK ? dil__node_session(n, f->session) : NULL;
-    if (st == DIL_OK && !s) st = dil_fail(err, DIL_ENOTFOUND, "no such session");
-    if (st == DIL_OK && strcmp(s->owner, it->key) != 0) st = dil_fail(err, DIL_EAUTH, "the session belongs to another coordinator");
+    dil__net_session *s = NULL;
+    if (st == DIL_OK) st = dil__node_own_session(n, f->session, it->key, &s, err);
     if (st == DIL_OK) st = dil__net_session_chunk(s, index, data, len, &left, err);
     if (st == DIL_OK) {
         dil__node_touch(n, s);
@@ -163,20 +166,6 @@ void *dil__node_run_jobs(void *arg)
 
 /* --- the worker ------------------------------------------------------------------------------------------------------------- */
 
-static void push_status(dil_node *n, dil__net_session *s)
-{
-    dil__node_status m = {.memory_free = dil__node_free_for(n, s)};
-    dil__net_session_status(s, &m);
-    dil_buf b;
-    dil_buf_init(&b, 4096);
-    dil__id to;
-    pthread_mutex_lock(&s->lock);
-    to = s->control;
-    pthread_mutex_unlock(&s->lock);
-    if (dil__msg_status(&b, s->id, 0, &m)) dil__node_send(n, &to, &b);
-    dil_buf_fini(&b);
-}
-
 static void do_open(dil_node *n, dil__net_session *s)
 {
     dil_err err;
@@ -185,7 +174,7 @@ static void do_open(dil_node *n, dil__net_session *s)
     dil__net_session_set_state(s, st == DIL_OK ? DIL__SESSION_READY : DIL__SESSION_FAILED, st == DIL_OK ? NULL : &err);
     if (st == DIL_OK) dil_log(DIL_LOG_INFO, "node", "session %016llx is ready after %.2f s", (unsigned long long)s->id, (double)(dil_now_ns() - t0) * 1e-9);
     else dil_log(DIL_LOG_ERROR, "node", "session %016llx cannot be opened: %s", (unsigned long long)s->id, err.text);
-    push_status(n, s);
+    dil__node_push_status(n, s);
     dil__store_evict(n->env.store, dil_wall_ms() - 60000);
 }
 

@@ -15,10 +15,9 @@ void dil__node_poke(dil_node *n)
     if (write(n->poke_fd, &one, sizeof one) < 0) return; /* full: it is awake anyway */
 }
 
-void dil__node_send(void *node, const dil__id *to, const dil_buf *frame)
+static bool send_to(dil_node *n, const dil__id *to, const dil_buf *frame)
 {
-    dil_node *n = node;
-    if (!to->len) return;
+    if (!to->len) return false;
     pthread_mutex_lock(&n->router_lock);
     bool ok = zmq_send(n->router, to->bytes, to->len, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0 && zmq_send(n->router, frame->data, frame->len, ZMQ_DONTWAIT) >= 0;
     int events = 0;
@@ -26,7 +25,12 @@ void dil__node_send(void *node, const dil__id *to, const dil_buf *frame)
     zmq_getsockopt(n->router, ZMQ_EVENTS, &events, &size);
     pthread_mutex_unlock(&n->router_lock);
     if (events & ZMQ_POLLIN) dil__node_poke(n);
-    if (!ok) dil_log(DIL_LOG_DEBUG, "node", "an answer found nobody: the peer is gone");
+    return ok;
+}
+
+void dil__node_send(void *node, const dil__id *to, const dil_buf *frame)
+{
+    if (to->len && !send_to(node, to, frame)) dil_log(DIL_LOG_DEBUG, "node", "an answer found nobody: the peer is gone");
 }
 
 void dil__node_send_error(dil_node *n, dil_buf *b, const dil__id *to, const dil_frame *f, const dil_err *e)
@@ -41,6 +45,21 @@ void dil__node_send_empty(dil_node *n, dil_buf *b, const dil__id *to, const dil_
     if (dil__msg_empty(b, type, f->session, f->id, 0)) dil__node_send(n, to, b);
 }
 
+bool dil__node_push_status(dil_node *n, dil__net_session *s)
+{
+    dil__node_status m = {.memory_free = dil__node_free_for(n, s)};
+    dil__net_session_status(s, &m);
+    dil_buf b;
+    dil_buf_init(&b, 4096);
+    dil__id to;
+    pthread_mutex_lock(&s->lock);
+    to = s->control;
+    pthread_mutex_unlock(&s->lock);
+    bool ok = dil__msg_status(&b, s->id, 0, &m) && send_to(n, &to, &b);
+    dil_buf_fini(&b);
+    return ok;
+}
+
 /* --- sessions --------------------------------------------------------------------------------------------------------------- */
 
 dil__net_session *dil__node_session(dil_node *n, uint64_t id)
@@ -53,6 +72,18 @@ dil__net_session *dil__node_session(dil_node *n, uint64_t id)
     if (s) s->n_refs++;
     pthread_mutex_unlock(&n->lock);
     return s;
+}
+
+dil_status dil__node_own_session(dil_node *n, uint64_t id, const char *key, dil__net_session **out, dil_err *err)
+{
+    dil__net_session *s = dil__node_session(n, id);
+    if (!s) return dil_fail(err, DIL_ENOTFOUND, "no such session");
+    if (strcmp(s->owner, key) != 0) {
+        dil__node_put(n, s);
+        return dil_fail(err, DIL_EAUTH, "the session belongs to another coordinator");
+    }
+    *out = s;
+    return DIL_OK;
 }
 
 void dil__node_put(dil_node *n, dil__net_session *s)
@@ -125,6 +156,32 @@ void dil__node_end_replaced(dil_node *n, const char *owner, uint64_t run, uint64
         if (!found) return;
         dil__node_remove(n, found, why);
     }
+}
+
+/* Of another run with that key, past `after` in the table's order; got. NULL: none. */
+static dil__net_session *other_run(dil_node *n, const char *owner, uint64_t run, uint32_t *after)
+{
+    dil__net_session *s = NULL;
+    pthread_mutex_lock(&n->lock);
+    for (; *after < n->n_sessions && !s; ++*after) {
+        dil__net_session *one = n->session[*after];
+        if (strcmp(one->owner, owner) == 0 && one->load.run != run) s = one;
+    }
+    if (s) s->n_refs++;
+    pthread_mutex_unlock(&n->lock);
+    return s;
+}
+
+bool dil__node_rival(dil_node *n, const char *owner, uint64_t run, char from[DIL__ADDRESS_MAX])
+{
+    bool alive = false;
+    uint32_t at = 0;
+    for (dil__net_session *s; !alive && (s = other_run(n, owner, run, &at));) {
+        alive = dil__node_push_status(n, s);
+        if (alive) snprintf(from, DIL__ADDRESS_MAX, "%s", s->from);
+        dil__node_put(n, s);
+    }
+    return alive;
 }
 
 void dil__node_end_silent(dil_node *n)

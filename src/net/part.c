@@ -2,8 +2,8 @@
  * the next one.
  *
  * An epoch is a stretch of time in which nothing was lost. The coordinator starts a new one after any failure; a stage that
- * sees its number forgets all sequences, dials its next node afresh (the old connection may hold frames of the old epoch,
- * and ZeroMQ gives up on a connection whose handshake was refused) and drops whatever still arrives from older ones. */
+ * sees its number forgets all sequences, dials its next node afresh unless nothing was sent there yet (the old connection may hold frames
+ * of the old epoch, and ZeroMQ gives up on a connection whose handshake was refused) and drops whatever still arrives from older ones. */
 #include "net/part.h"
 
 #include "base/wire.h"
@@ -27,24 +27,30 @@ dil_status dil__part_open_head(dil__net_session *s, dil_err *err)
     return words ? dil__grammar_vocab_unpack(words->data, words->bytes, s->load.arch.n_vocab, &s->picker.words, err) : st;
 }
 
-static void hang_up(dil__part *p)
+static void hang_up(dil__net_session *s, dil__part *p)
 {
+    pthread_mutex_lock(&s->lock);
     if (p->out) zmq_close(p->out);
     p->out = NULL;
+    p->fresh = false;
+    pthread_mutex_unlock(&s->lock);
 }
 
 void dil__part_close(dil__net_session *s, dil__part *p)
 {
     if (p->stage) s->env->engine->close(p->stage);
     p->stage = NULL;
-    hang_up(p);
+    hang_up(s, p);
 }
 
 static void enter_epoch(dil__net_session *s, uint32_t epoch)
 {
     for (uint32_t i = 0; i < s->load.n_parts; i++) {
         for (uint32_t q = 0; q < s->load.n_seq; q++) s->env->engine->trim(s->parts[i].stage, q, 0);
-        hang_up(&s->parts[i]);
+        pthread_mutex_lock(&s->lock);
+        bool fresh = s->parts[i].fresh;
+        pthread_mutex_unlock(&s->lock);
+        if (!fresh) hang_up(s, &s->parts[i]);
     }
     s->epoch = epoch;
 }
@@ -84,9 +90,31 @@ static dil_status begin_slots(dil__net_session *s, dil__part *p, const dil__work
     return st;
 }
 
-static dil_status dial_next(dil__net_session *s, dil__part *p, dil_err *err)
+/* Under the session's lock. */
+static dil_status dial(const dil__net_session *s, dil__part *p, dil_err *err)
 {
     return p->out ? DIL_OK : dil__dial(s->env->zmq, p->spec.next.address, p->spec.next.key, s->env->key, &p->out, err);
+}
+
+void dil__net_session_join(dil__net_session *s)
+{
+    dil_err err;
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->load.n_parts; i++) {
+        dil__part *p = &s->parts[i];
+        if (!p->spec.next.address[0] || p->out) continue;
+        p->fresh = dial(s, p, &err) == DIL_OK; /* what is wrong the first work tells */
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+static dil_status dial_next(dil__net_session *s, dil__part *p, dil_err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    dil_status st = dial(s, p, err);
+    p->fresh = false;
+    pthread_mutex_unlock(&s->lock);
+    return st;
 }
 
 /* The last stage chooses tokens too: that is its computing. */

@@ -7,7 +7,8 @@
 struct dil__part {
     dil__load_part spec;
     dil_stage *stage;
-    void *out; /* DEALER to the next node; NULL until the first work of an epoch */
+    void *out;  /* DEALER to the next node; NULL: not dialled. Made under the session's lock, used by the worker thread */
+    bool fresh; /* nothing was sent on it; under the session's lock */
 };
 
 dil_stage_opts dil__part_opts(const dil__net_session *s, const dil__load_part *p);

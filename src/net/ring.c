@@ -1,8 +1,10 @@
 /* The data half: the pipe that the scheduler works through. Works leave on one connection, to the first stage's node, results
  * come on another, from the last stage's. Both belong to the scheduler's thread.
  *
- * After any loss the connections are made anew under the next epoch number: ATTACH to the last node, then an empty work around
- * the ring, whose return is what "ready" means. Results of an older epoch are dropped. */
+ * After any loss the connections are made anew under the next epoch number: ATTACH to the last node and an empty work around
+ * the ring, whose return is what "ready" means. The work does not wait for ATTACH to be answered; another one follows the answer, for the case that
+ * the first came to the last node too early. The first epoch's connections are dialled while layers are loaded. Results of an older epoch are
+ * dropped. */
 #include "net/ring.h"
 
 #include <errno.h>
@@ -29,6 +31,7 @@ static void close_data(dil__ring *r)
     if (r->out) zmq_close(r->out);
     if (r->in) zmq_close(r->in);
     r->out = r->in = NULL;
+    r->dialled_ahead = false;
     r->data_state = RING_DOWN;
     memset(r->flight, 0, sizeof r->flight);
     atomic_store(&r->n_flying, 0);
@@ -56,18 +59,18 @@ static dil_status send_attach(dil__ring *r, dil_err *err)
     return s;
 }
 
-static void start_epoch(dil__ring *r)
+static dil_status dial_data(dil__ring *r, dil_err *err)
 {
-    dil_err e;
     const dil_keypair *me = r->secure ? &r->key : NULL;
     close_data(r);
-    r->epoch++;
-    r->data_since_ns = dil_now_ns();
-    dil_status s = dil__dial(r->zmq, first_node(r)->address, first_node(r)->key, me, &r->out, &e);
-    if (s == DIL_OK) s = dil__dial(r->zmq, last_node(r)->address, last_node(r)->key, me, &r->in, &e);
-    if (s == DIL_OK) s = send_attach(r, &e);
-    if (s == DIL_OK) r->data_state = RING_ATTACHES;
-    else ring_trouble(r, &e);
+    dil_status s = dil__dial(r->zmq, first_node(r)->address, first_node(r)->key, me, &r->out, err);
+    return s == DIL_OK ? dil__dial(r->zmq, last_node(r)->address, last_node(r)->key, me, &r->in, err) : s;
+}
+
+static void dial_ahead(dil__ring *r)
+{
+    r->dialled_ahead = dial_data(r, NULL) == DIL_OK;
+    if (!r->dialled_ahead) close_data(r); /* the epoch tells why */
 }
 
 static dil_status send_work(dil__ring *r, uint64_t id, const dil_batch *b, const dil__begin *begin, uint32_t n_begin, dil_err *err)
@@ -82,11 +85,30 @@ static dil_status send_work(dil__ring *r, uint64_t id, const dil_batch *b, const
     return dil_fail(err, DIL_ENET, "node %s takes no works: %s", first_node(r)->name, zmq_strerror(errno));
 }
 
-static void send_test(dil__ring *r)
+static dil_status send_test(dil__ring *r, dil_err *err)
+{
+    dil_batch none = {0};
+    return send_work(r, 0, &none, NULL, 0, err);
+}
+
+static void start_epoch(dil__ring *r)
 {
     dil_err e;
-    dil_batch none = {0};
-    if (send_work(r, 0, &none, NULL, 0, &e) == DIL_OK) r->data_state = RING_TESTS;
+    r->epoch++;
+    r->data_since_ns = dil_now_ns();
+    dil_status s = r->dialled_ahead ? DIL_OK : dial_data(r, &e);
+    r->dialled_ahead = false;
+    if (s == DIL_OK) s = send_attach(r, &e);
+    if (s == DIL_OK) s = send_test(r, &e);
+    if (s == DIL_OK) r->data_state = RING_ATTACHES;
+    else ring_trouble(r, &e);
+}
+
+static void is_attached(dil__ring *r)
+{
+    dil_err e;
+    if (r->data_state != RING_ATTACHES) return;
+    if (send_test(r, &e) == DIL_OK) r->data_state = RING_TESTS;
     else ring_trouble(r, &e);
 }
 
@@ -179,7 +201,7 @@ static void take_result(dil__ring *r, const dil_frame *f, dil__pipe_event *out)
 {
     if (f->session != r->session || f->epoch != r->epoch) return;
     if (f->id == 0) {
-        if (r->data_state == RING_TESTS) ring_is_up(r, out);
+        if (r->data_state == RING_TESTS || r->data_state == RING_ATTACHES) ring_is_up(r, out);
         return;
     }
     uint64_t compute_ns;
@@ -204,7 +226,7 @@ static void read_results(dil__ring *r, dil__pipe_event *out)
         dil_frame f;
         if (!whole || dil_frame_decode(zmq_msg_data(&r->answer), zmq_msg_size(&r->answer), &f, NULL) != DIL_OK) continue;
         if (f.type == DIL_FRAME_RESULT) take_result(r, &f, out);
-        else if (f.type == DIL_FRAME_OK && r->data_state == RING_ATTACHES) send_test(r);
+        else if (f.type == DIL_FRAME_OK) is_attached(r);
     }
 }
 
@@ -215,9 +237,10 @@ static bool passes(dil__ring *r, const dil_err *e)
 }
 
 /* What the control half left for us. True: an event is in *out. */
-static bool take_news(dil__ring *r, bool *loaded, dil__pipe_event *out)
+static bool take_news(dil__ring *r, bool *accepted, bool *loaded, dil__pipe_event *out)
 {
     pthread_mutex_lock(&r->lock);
+    *accepted = r->accepted;
     *loaded = r->loaded;
     bool was_reset = r->reset;
     r->reset = false;
@@ -244,10 +267,11 @@ static void ring_wait(dil__pipe *p, int64_t timeout_ns, dil__pipe_event *out)
     (void)timeout_ns; /* the runner asks for no timeouts; our own are those of the epoch */
     dil__ring *r = (dil__ring *)p;
     *out = (dil__pipe_event){0};
-    bool loaded;
-    if (take_news(r, &loaded, out)) return;
-    if (!loaded && r->data_state != RING_DOWN) close_data(r);
+    bool accepted, loaded;
+    if (take_news(r, &accepted, &loaded, out)) return;
+    if (!loaded && (r->data_state != RING_DOWN || (r->dialled_ahead && !accepted))) close_data(r);
     if (loaded && r->data_state == RING_DOWN) start_epoch(r);
+    else if (accepted && r->data_state == RING_DOWN && !r->dialled_ahead) dial_ahead(r);
     read_results(r, out);
     if (out->kind != DIL__PIPE_NOTHING) return;
     bool settling = r->data_state == RING_ATTACHES || r->data_state == RING_TESTS || (loaded && r->data_state == RING_DOWN);

@@ -32,6 +32,7 @@ typedef struct dil__ring_node {
     uint8_t *missing;           /* [load.n_chunks] 1: to be sent */
     uint32_t next_chunk, n_window, n_missing;
     int64_t heard_ns, beat_ns, dial_ns, sent_ns;
+    int64_t busy_ns;            /* since when another coordinator has it; 0: it has not */
     dil__node_status status;
 
     /* under the ring's lock, written by the control thread */
@@ -76,6 +77,7 @@ typedef struct dil__ring {
 
     pthread_mutex_t lock; /* guards what follows up to `epoch` */
     pthread_cond_t changed;
+    bool accepted;        /* every node has its session, and lets its neighbours in */
     bool loaded;          /* every node holds its stages */
     bool ready;           /* and a frame went around */
     bool was_ready;       /* once: streams may wait for it */
@@ -91,6 +93,7 @@ typedef struct dil__ring {
     /* scheduler thread only */
     uint32_t epoch;
     void *out, *in;
+    bool dialled_ahead;   /* they are of no epoch yet */
     enum { RING_DOWN, RING_ATTACHES, RING_TESTS, RING_UP } data_state;
     int64_t data_since_ns;
     uint32_t n_bounced;

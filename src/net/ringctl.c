@@ -2,6 +2,9 @@
  *
  *   CONNECTS -HELLO/INFO-> LOADS -LOAD/NEED-> RECEIVES -chunks-> OPENS -STATUS-> READY
  *
+ * Over links with delay a start is a matter of round trips: LOAD leaves right behind HELLO, connections are made while chunks are hashed, and as
+ * soon as every node has its session JOIN lets all of them dial their neighbours at once, while layers are still being loaded.
+ *
  * Heartbeats run in every state behind the first. Silence for lost_sec, or a node that no longer knows the session, sends it
  * back to CONNECTS, and the data half is told to give up what was in flight. Chunks have a connection of their own, so that
  * a heartbeat never stands behind a megabyte of weights on a slow link. */
@@ -14,12 +17,14 @@
 
 enum { WINDOW = 4 /* chunks on the way to one node */, REDIAL_MS = 500, SILENCE_LOADING = 15 /* times lost_sec without an answer to LOAD */ };
 
+#define BUSY_NS INT64_C(7000000000) /* a coordinator that went without a word is given up by the node meanwhile (sock.c) */
 #define GONE_NS INT64_C(300000000) /* a connection that broke is made again meanwhile where there is anybody */
 #define DETECT_SHARE 0.9 /* of lost_sec: the rest is what noticing takes */
 
 typedef struct ctl {
     dil__ring *r;
     int64_t woke_ns;
+    bool hashed, joined;
     dil_buf buf;
     zmq_pollitem_t *items; /* [2 * n_nodes + 1] */
 } ctl;
@@ -36,10 +41,15 @@ static void set_phase(dil__ring *r, dil__ring_node *n, dil__node_phase phase)
     pthread_mutex_lock(&r->lock);
     n->phase = phase;
     if (phase == DIL__NODE_READY) n->err = (dil_err){0};
-    bool all = true;
-    for (uint32_t i = 0; i < r->n_nodes; i++) all = all && r->node[i].phase == DIL__NODE_READY;
-    bool news = all != r->loaded;
+    bool all = true, accepted = true;
+    for (uint32_t i = 0; i < r->n_nodes; i++) {
+        dil__node_phase p = r->node[i].phase;
+        all = all && p == DIL__NODE_READY;
+        accepted = accepted && (p == DIL__NODE_RECEIVES || p == DIL__NODE_OPENS || p == DIL__NODE_READY);
+    }
+    bool news = all != r->loaded || accepted != r->accepted;
     r->loaded = all;
+    r->accepted = accepted;
     if (!all) r->ready = false;
     pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->lock);
@@ -64,7 +74,7 @@ static void reset(dil__ring *r, dil__ring_node *node, const dil_err *e)
     pthread_mutex_lock(&r->lock);
     if (node) { /* in one step: whoever looks sees the loss and its reason */
         node->phase = DIL__NODE_CONNECTS;
-        r->loaded = false;
+        r->accepted = r->loaded = false;
     }
     if (r->ready || !r->lost_ns) {
         r->lost_ns = dil_now_ns();
@@ -103,6 +113,21 @@ static void hang_up(dil__ring_node *n)
     close_bulk(n);
 }
 
+static bool put_load(ctl *c, dil__ring_node *n)
+{
+    if (dil__msg_load(&c->buf, c->r->session, 2, &n->load)) {
+        send_frame(c, n->ctl);
+        return true;
+    }
+    dil_err e;
+    dil_fail(&e, DIL_ELIMIT, "the list of its chunks is longer than a frame");
+    set_error(c->r, n, &e);
+    set_phase(c->r, n, DIL__NODE_REFUSES);
+    c->buf.len = 0;
+    c->buf.failed = false;
+    return false;
+}
+
 static void dial(ctl *c, dil__ring_node *n)
 {
     dil__ring *r = c->r;
@@ -117,6 +142,7 @@ static void dial(ctl *c, dil__ring_node *n)
     }
     dil__msg_empty(&c->buf, DIL_FRAME_HELLO, 0, 1, 0);
     send_frame(c, n->ctl);
+    if (c->hashed) put_load(c, n);
 }
 
 /* The node is gone or forgot us: start over with it. */
@@ -129,19 +155,23 @@ static void lose(ctl *c, dil__ring_node *n, const dil_err *e)
     dial(c, n);
 }
 
-static void send_load(ctl *c, dil__ring_node *n)
+static void wait_for_need(ctl *c, dil__ring_node *n)
 {
-    if (!dil__msg_load(&c->buf, c->r->session, 2, &n->load)) {
-        dil_err e;
-        dil_fail(&e, DIL_ELIMIT, "the list of its chunks is longer than a frame");
-        set_error(c->r, n, &e);
-        set_phase(c->r, n, DIL__NODE_REFUSES);
-        c->buf.len = 0;
-        return;
-    }
     n->sent_ns = dil_now_ns();
     set_phase(c->r, n, DIL__NODE_LOADS);
-    send_frame(c, n->ctl);
+}
+
+/* Everybody lets everybody in from now on. */
+static void join(ctl *c)
+{
+    pthread_mutex_lock(&c->r->lock);
+    bool accepted = c->r->accepted;
+    pthread_mutex_unlock(&c->r->lock);
+    for (uint32_t i = 0; accepted && !c->joined && !c->r->fetch_only && i < c->r->n_nodes; i++) {
+        dil__msg_empty(&c->buf, DIL_FRAME_JOIN, c->r->session, 5, 0);
+        send_frame(c, c->r->node[i].ctl);
+    }
+    c->joined = accepted;
 }
 
 /* --- chunks ----------------------------------------------------------------------------------------------------------------- */
@@ -161,6 +191,7 @@ static void take_need(ctl *c, dil__ring_node *n, const dil_frame *f)
 {
     const uint8_t *bits;
     dil_err e;
+    n->busy_ns = 0;
     if (dil__msg_get_need(f, n->load.n_chunks, &bits, &e) != DIL_OK) {
         lose(c, n, &e);
         return;
@@ -273,7 +304,11 @@ static void take_error(ctl *c, dil__ring_node *n, const dil_frame *f)
     if (dil__msg_get_error(f, &theirs) != DIL_OK) return;
     dil_fail(&e, theirs.code, "node %s (%s): %s", n->name, n->address, theirs.text);
     if (n->phase == DIL__NODE_READY) return; /* late news of what is over */
-    if (theirs.code == DIL_ENOTFOUND) lose(c, n, &e);
+    if (theirs.code == DIL_EBUSY && !n->busy_ns) n->busy_ns = n->heard_ns;
+    if (theirs.code == DIL_EBUSY && n->heard_ns - n->busy_ns < BUSY_NS) {
+        set_error(c->r, n, &e);
+        set_phase(c->r, n, DIL__NODE_CONNECTS);
+    } else if (theirs.code == DIL_ENOTFOUND) lose(c, n, &e);
     else refuse(c, n, &e);
 }
 
@@ -281,7 +316,7 @@ static void take_frame(ctl *c, dil__ring_node *n, const dil_frame *f)
 {
     switch (f->type) {
     case DIL_FRAME_INFO:
-        if (n->phase == DIL__NODE_CONNECTS) send_load(c, n);
+        if (n->phase == DIL__NODE_CONNECTS) wait_for_need(c, n);
         break;
     case DIL_FRAME_NEED:
         if (n->phase == DIL__NODE_LOADS) take_need(c, n, f);
@@ -325,13 +360,14 @@ static void watch_connecting(ctl *c, dil__ring_node *n, int64_t now)
     dil__ring *r = c->r;
     if (n->ctl) dil__watch_poll(&n->watch);
     bool stuck = !n->ctl || n->watch.refused || (n->watch.connected && !n->watch.shaken);
-    if (n->ctl && (n->watch.refused || now - n->dial_ns > ns(r->lost_sec))) {
+    if (n->busy_ns && now - n->heard_ns > ns(r->lost_sec + 2)) n->busy_ns = 0;
+    if (n->ctl && !n->busy_ns && (n->watch.refused || now - n->dial_ns > ns(r->lost_sec))) {
         dil_err e;
         dil__watch_fail(&n->watch, n->address, r->secure ? &r->key : NULL, r->lost_sec, &e);
         set_error(r, n, &e);
     }
     /* ZeroMQ tries again by itself where nobody listens, but gives up on a handshake that failed. */
-    int64_t patience = stuck && n->watch.refused ? REDIAL_MS * INT64_C(1000000) : ns(r->lost_sec > 1 ? 2 * r->lost_sec : 2);
+    int64_t patience = n->busy_ns ? ns(1) : stuck && n->watch.refused ? REDIAL_MS * INT64_C(1000000) : ns(r->lost_sec > 1 ? 2 * r->lost_sec : 2);
     if (now - n->dial_ns > patience) dial(c, n);
 }
 
@@ -349,7 +385,7 @@ static void watch_bulk(ctl *c, dil__ring_node *n)
 {
     if (n->phase != DIL__NODE_RECEIVES || !n->bulk) return;
     dil__watch_poll(&n->bulk_watch);
-    if (n->bulk_watch.n_broken) send_load(c, n);
+    if (n->bulk_watch.n_broken && put_load(c, n)) wait_for_need(c, n);
 }
 
 static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
@@ -372,7 +408,7 @@ static void tick_node(ctl *c, dil__ring_node *n, int64_t now)
     } else if (n->phase == DIL__NODE_LOADS && now - n->sent_ns > ns(c->r->lost_sec * SILENCE_LOADING)) {
         dil_fail(&e, DIL_ENET, "node %s (%s) did not answer to its layers", n->name, n->address);
         lose(c, n, &e);
-    } else if (n->phase == DIL__NODE_REFUSES && now - n->dial_ns > ns(10)) {
+    } else if (n->phase == DIL__NODE_REFUSES && now - n->dial_ns > ns(n->busy_ns ? 2 : 10)) {
         set_phase(c->r, n, DIL__NODE_CONNECTS); /* what it lacked may be there now */
         dial(c, n);
     }
@@ -449,14 +485,19 @@ void *dil__ring_control(void *ring)
     ctl c = {.r = r, .items = calloc((size_t)2 * r->n_nodes + 1, sizeof *c.items)};
     dil_buf_init(&c.buf, DIL_FRAME_MAX);
     if (!c.items) return NULL;
-    dil__ring_hash(r);
     for (uint32_t i = 0; i < r->n_nodes; i++) dial(&c, &r->node[i]);
+    dil__ring_hash(r);
+    c.hashed = true;
+    for (uint32_t i = 0; i < r->n_nodes; i++) {
+        if (r->node[i].ctl) put_load(&c, &r->node[i]);
+    }
     while (!atomic_load(&r->closing)) {
         wait_sockets(&c);
         for (uint32_t i = 0; i < r->n_nodes; i++) {
             read_socket(&c, &r->node[i], r->node[i].ctl);
             read_socket(&c, &r->node[i], r->node[i].bulk);
         }
+        join(&c);
         int64_t now = dil_now_ns();
         excuse_own_sleep(&c, now);
         for (uint32_t i = 0; i < r->n_nodes; i++) tick_node(&c, &r->node[i], now);

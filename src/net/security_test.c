@@ -197,7 +197,7 @@ static void another_node_may_hand_over_and_echo_and_nothing_else(void **state)
     dil__msg_echo(&p.b, 1, 16, 16);
     assert_int_equal(say(&p, NULL), DIL_FRAME_ECHO_REPLY);
     const dil_frame_type asked[] = {DIL_FRAME_HELLO, DIL_FRAME_HEARTBEAT, DIL_FRAME_ADMIT, DIL_FRAME_UNLOAD, DIL_FRAME_ATTACH, DIL_FRAME_LOAD, DIL_FRAME_CHUNK, DIL_FRAME_TIME_LAYER,
-                                    DIL_FRAME_PROBE_LINK};
+                                    DIL_FRAME_PROBE_LINK, DIL_FRAME_JOIN};
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
         dil__msg_empty(&p.b, asked[i], 7, 1, 0);
         assert_int_equal(say(&p, &code), DIL_FRAME_ERROR);

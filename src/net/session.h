@@ -49,6 +49,7 @@ typedef struct dil__net_session {
     const dil__env *env;
     uint64_t id;
     char owner[DIL_KEY_CHARS + 1];
+    char from[DIL__ADDRESS_MAX]; /* where it is, as ZeroMQ says */
     uint64_t owner_tag;       /* of the keys that it admitted at the gate */
     uint64_t bytes;           /* weights, cache and buffers: what it was accepted for */
     int n_refs;               /* under the node's lock */
@@ -69,7 +70,7 @@ typedef struct dil__net_session {
     dil__load load;
     uint64_t *chunk_tensor;   /* [n_tensors + 1] first chunk of each */
     dil__span *spans;         /* [n_tensors] */
-    dil__part *parts;         /* [n_parts] worker thread only */
+    dil__part *parts;         /* [n_parts] worker thread only, but see net/part.h */
     dil__picker picker;
     float *logits;
     dil__row *rows;
@@ -92,6 +93,8 @@ void dil__net_session_look_up(dil__net_session *s);
 /* DIL_EDATA, DIL_EIO, DIL_EFORMAT; n_left: chunks still missing. */
 dil_status dil__net_session_chunk(dil__net_session *s, uint32_t index, const void *data, size_t len, uint32_t *n_left, dil_err *err);
 dil_status dil__net_session_open(dil__net_session *s, dil_err *err);
+/* Dials the nodes behind this one ahead of the first work, so that the handshakes of a ring run beside each other. Any thread. */
+void dil__net_session_join(dil__net_session *s);
 /* Computes and passes on; failures go to the coordinator. sender: the peer's key, NULL without CURVE. */
 void dil__net_session_work(dil__net_session *s, zmq_msg_t *msg, const char *sender);
 
