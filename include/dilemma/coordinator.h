@@ -30,7 +30,8 @@ typedef struct dil_ring_opts {
     double relink_sec;        /* links are measured again, one in so long, and those of the ring when its rounds become slow; 0: never */
     const char *plan_path;    /* the plan that runs is written there when it is another one; NULL: not. Borrowed until the runner is closed */
     uint64_t run, model;      /* several models of one process on the same nodes, each with a ring of its own: a number of the process that no other run
-                               * has, and one of the model. A ring's layers replace those of its own model, and of any other run with this key */
+                               * has (0: drawn), and one of the model. A ring's layers replace those of its own model, and of any other run with this key
+                               * that is not connected any more; one that is has its nodes for itself (DIL_EBUSY) */
     const dil_grammar_vocab *words; /* of the model; borrowed for the runner's life. NULL: requests with a grammar are refused */
     bool stay;                /* never plan again: wait for the plan's own nodes */
     uint32_t n_seq;           /* sequences at once; 0: the plan's */

@@ -201,6 +201,37 @@ static void a_grammar_and_biases_give_the_text_of_one_process(void **state)
     stop(&s);
 }
 
+/* Two with one key do not replace each other: the second is told, and has the nodes once the first is gone. */
+static void a_second_coordinator_with_the_same_key_is_refused(void **state)
+{
+    (void)state;
+    setup s;
+    start(&s, 300u << 20);
+    dil_runner *here = open_local(), *first = open_ring(&s, 7, 1, DIL_OK);
+    dil_runner *second = open_ring(&s, 8, 1, DIL_EBUSY);
+    dil_buf text;
+    dil_buf_init(&text, 1 << 16);
+    question q = {.text = "The sea is"};
+    same_answer(here, first, &q, &text);
+    dil_runner_state st;
+    dil_runner_get_state(second, &st);
+    assert_false(st.ready);
+    assert_non_null(strstr(st.why, "127.0.0.1"));
+    dil_runner_get_state(first, &st);
+    assert_true(st.ready);
+    assert_int_equal(st.n_recoveries, 0);
+    dil_runner_close(first);
+    dil_err err;
+    dil_status again;
+    for (int64_t end = dil_now_ns() + 30000000000; (again = dil_ring_wait_ready(second, 30, NULL, &err)) == DIL_EBUSY && dil_now_ns() < end;) dil_sleep_ns(1000000);
+    assert_int_equal(again, DIL_OK);
+    same_answer(here, second, &q, &text);
+    dil_runner_close(second);
+    dil_runner_close(here);
+    dil_buf_fini(&text);
+    stop(&s);
+}
+
 static uint64_t free_on(const setup *s, int node)
 {
     dil_node_conn *c;
@@ -357,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_grammar_and_biases_give_the_text_of_one_process),
         cmocka_unit_test(a_node_out_of_memory_in_a_work_is_planned_around),
         cmocka_unit_test(a_node_that_cannot_store_is_planned_around_from_the_start),
+        cmocka_unit_test(a_second_coordinator_with_the_same_key_is_refused),
         cmocka_unit_test(models_stand_beside_each_other_and_memory_is_refused_before_bytes),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

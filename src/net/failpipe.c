@@ -156,6 +156,7 @@ dil_status dil_runner_ring(const dil_plan *plan, const dil_cluster *cluster, con
     if (!(f->o.lost_sec > 0)) f->o.lost_sec = 2;
     if (!(f->o.patience_sec > 0)) f->o.patience_sec = 30;
     if (!(f->o.horizon_sec > 0)) f->o.horizon_sec = 3600;
+    while (f->o.run == 0) randombytes_buf(&f->o.run, sizeof f->o.run);
     f->fd = -1;
     pthread_mutex_init(&f->lock, NULL);
     dil_status s = open_all(f, err);
