@@ -18,6 +18,8 @@ extern "C" {
 #define DIL_LEVELS_MAX 64 /* a layer */
 #define DIL_ROLES_MAX 32  /* linear tensors a layer */
 #define DIL_STUDENTS_MAX 64
+#define DIL_PROFILE_PASSES 4
+static inline uint32_t dil_profile_pass_rows(uint32_t i) { return 2u << i; } /* 2, 4, 8, 16 */
 
 typedef struct dil_level_type {
     const char *role; /* "attn_q", "ffn_down", "token_embd", "output" */
@@ -37,6 +39,7 @@ typedef struct dil_profile_level {
     double damage_kl;         /* its share of a whole student's divergence, nats a token, what plans add up; NAN: not measured */
     double *decode_sec;       /* [n_nodes] a token at n_past cached tokens */
     double *prefill_sec;      /* [n_nodes] a prompt token within a batch */
+    double *pass_sec;         /* [DIL_PROFILE_PASSES][n_nodes] all of a pass of dil_profile_pass_rows(i) tokens, at n_past; NULL: not measured */
 } dil_profile_level;
 
 typedef struct dil_profile_layer {
@@ -89,6 +92,10 @@ dil_status dil_profile_parse(const char *what, const char *text, size_t len, dil
 /* Checks and writes, whole or not at all ("-": standard output). */
 dil_status dil_profile_write(const char *path, const dil_profile *p, dil_err *err);
 void dil_profile_free(dil_profile *p); /* only what read or parse made */
+
+/* Seconds of a pass of `rows` tokens of one sequence (a token and guesses, at most 16) beyond those of a pass of one: between what was measured, else
+ * every further row as a prompt token within a batch, the least that it can cost. */
+double dil_profile_more_sec(const dil_profile_level *v, uint32_t n_nodes, uint32_t node, uint32_t rows);
 
 /* Every damage_kl anew: damage_run and damage_alone times what whole students of `method` were measured to be worth near that level's bits. Students of
  * alone_method give the course over the bits (layers' damages add up less and less truly as bits fall); students of the method itself its height;

@@ -34,6 +34,7 @@ typedef struct dil_profiler_opts {
     uint32_t n_ctx, n_chunks;    /* what damage is measured on: n_chunks chunks of n_ctx tokens */
     uint32_t context, sequences, batch, n_past; /* what times and KV bytes are for; context 0: 2048, or as many positions as the model has learned */
     int n_threads;               /* 0: all */
+    bool passes;                 /* what passes of 2, 4, 8 and 16 tokens take as well: for plans with speculation */
     double time_limit_sec;       /* per measured kernel mix */
     dil_profiler_time_fn *time_layer; /* NULL: on this machine with the node's number of threads, stretched by its throttle */
     void *time_ctx;

@@ -40,6 +40,7 @@ static int run(int argc, char **argv)
         {.name = "--resume", .kind = DIL_CLI_FLAG, .out = &o.resume, .help = "go on where a killed run was"},
         {.name = "--method", .kind = DIL_CLI_STR, .out = &o.method, .arg = "M", .help = "how students will be quantized, which their divergence depends on:\nlayerwise (default), gptq, rtn"},
         {.name = "--full", .kind = DIL_CLI_FLAG, .out = &o.full, .help = "measure the divergence of every level (about four times as long)"},
+        {.name = "--passes", .kind = DIL_CLI_FLAG, .out = &o.passes, .help = "measure what 2, 4, 8 and 16 tokens in one pass take as well: for `plan --speculate`"},
         {.name = "--tokens", .kind = DIL_CLI_INT, .out = &tokens, .arg = "N", .help = "tokens to measure damage on, at least (1024)", .min = 64, .max = 1e6},
         {.name = "--imatrix-tokens", .kind = DIL_CLI_INT, .out = &calib, .arg = "N", .help = "tokens for the importance matrix (8192)", .min = 512, .max = 1e8},
         {.name = "--context", .kind = DIL_CLI_INT, .out = &context, .arg = "N", .help = "KV cache for N tokens (2048, or all positions that were learned)", .min = 16, .max = 1 << 20},

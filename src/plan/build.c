@@ -143,7 +143,7 @@ static void fill_cell(builder *b, uint32_t l, uint32_t s, uint32_t q)
     double decode = layer->levels[q].decode_sec[at], prompt = layer->levels[q].prefill_sec[at];
     if (layer->decode_sec_per_cached) decode += layer->decode_sec_per_cached[at] * (b->mean_cached - b->prof->n_past);
     if (decode < 0) decode = 0;
-    double token = (decode + b->guesses * prompt) / b->yield;
+    double token = (decode + dil_profile_more_sec(&layer->levels[q], b->prof->n_nodes, at, 1 + b->o->n_guesses)) / b->yield;
     bool head = l == p->n_layers - 1;
     double n_in = b->o->tokens_in, n_out = b->o->tokens_out;
     size_t i = dil__cell(p, l, s, q);

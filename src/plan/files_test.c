@@ -26,7 +26,7 @@ static const char profile_text[] =
     " \"damage\": {\"weight\": 0.1, \"kl\": null}, \"decode_sec\": [1, 2], \"prefill_sec\": [3, 4]}]},"
     "{\"name\": \"blk.0\", \"kv_bytes\": 7, \"buffer_bytes\": 8, \"decode_sec_per_cached\": [0.5, 0.25], \"levels\": ["
     " {\"name\": \"x\", \"types\": {\"attn_q\": \"Q4_0\", \"ffn_up\": \"MXFP4\"}, \"bytes\": 20, \"damage\": {\"weight\": 0.3, \"kl\": 0.4},"
-    " \"decode_sec\": [1, 2], \"prefill_sec\": [3, 4]}]},"
+    " \"decode_sec\": [1, 2], \"prefill_sec\": [3, 4], \"pass_sec\": {\"2\": [1.5, 3], \"4\": [2, 4], \"8\": [3, 6], \"16\": [5, 10]}}]},"
     "{\"name\": \"head\", \"levels\": [{\"name\": \"Q8_0\", \"types\": {\"output\": \"Q8_0\"}, \"bytes\": 52, \"shared_bytes\": 50,"
     " \"damage\": {}, \"decode_sec\": [1, 2], \"prefill_sec\": [3, 4]}]}],"
     " \"baseline\": {\"loss\": 2.5, \"tokens\": 9}, \"kl_to_loss\": {\"slope\": 1.5, \"points\": 5}}";
@@ -92,6 +92,9 @@ static void profile_survives_writing(void **state)
     assert_true(q->layers[1].decode_sec_per_cached[1] == 0.25);
     assert_string_equal(q->layers[1].levels[0].types[1].role, "ffn_up");
     assert_string_equal(q->layers[1].levels[0].types[1].type, "MXFP4");
+    assert_null(q->layers[0].levels[0].pass_sec);
+    static const double pass[] = {1.5, 3, 2, 4, 3, 6, 5, 10};
+    assert_memory_equal(q->layers[1].levels[0].pass_sec, pass, sizeof pass);
     assert_true(q->kl_to_loss_slope == 1.5 && q->baseline_loss == 2.5);
     dil_profile_free(p);
     dil_profile_free(q);
@@ -184,6 +187,8 @@ static void lies_in_a_profile_are_refused(void **state)
         {"\"decode_sec\": [1, 2]", "\"decode_sec\": [1, -2]", "decode_sec"},
         {"\"decode_sec\": [1, 2]", "\"decode_sec\": [1, \"2\"]", "decode_sec"},
         {"\"prefill_sec\": [3, 4]", "\"prefill_sec\": [3, 4, 5]", "prefill_sec"},
+        {"\"8\": [3, 6]", "\"9\": [3, 6]", "pass_sec"},
+        {"\"8\": [3, 6]", "\"8\": [3, -6]", "pass_sec"},
         {"\"weight\": 0.1", "\"weight\": \"x\"", "weight"},
         {"\"shared_bytes\": 50", "\"shared_bytes\": 53", "shared_bytes"},
         {"\"name\": \"Q8_0\"", "\"name\": \"Q9_0\"", "tied"},

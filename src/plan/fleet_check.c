@@ -54,7 +54,7 @@ static void add_load(const dil_fleet_model *m, const dil_plan *plan, const dil_c
         const dil_profile_level *v = level_at(p, plan, l);
         const double *more = p->layers[l].decode_sec_per_cached;
         double decode = fmax(0, v->decode_sec[at] + (more ? more[at] * (cached - p->n_past) : 0));
-        x->busy[node] += rate * (n_out / tokens * (decode + m->options.n_guesses * v->prefill_sec[at]) + (head ? 0 : n_in * v->prefill_sec[at]));
+        x->busy[node] += rate * (n_out / tokens * (decode + dil_profile_more_sec(v, p->n_nodes, at, 1 + m->options.n_guesses)) + (head ? 0 : n_in * v->prefill_sec[at]));
         if (head || strcmp(plan->layers[l].node, plan->layers[l + 1].node) == 0) continue;
         uint32_t next = dil_cluster_find(c, plan->layers[l + 1].node);
         double bytes = rate * (double)p->hidden_bytes * (n_out / tokens * (1 + m->options.n_guesses) + (to_head ? 0 : n_in));

@@ -56,7 +56,7 @@ static dil_status locate(referee *r, dil_err *err)
         a->level = &a->layer->levels[i];
         double more = a->layer->decode_sec_per_cached ? a->layer->decode_sec_per_cached[a->in_profile] * (cached - r->prof->n_past) : 0;
         a->decode_sec = fmax(0, a->level->decode_sec[a->in_profile] + more);
-        a->pass_sec = a->decode_sec + (r->rows - 1) * a->level->prefill_sec[a->in_profile];
+        a->pass_sec = a->decode_sec + dil_profile_more_sec(a->level, r->prof->n_nodes, a->in_profile, (uint32_t)r->rows);
     }
     return DIL_OK;
 }

@@ -45,6 +45,7 @@ static dil_status check_level(const dil_profile *p, const dil_profile_level *q, 
     if (s == DIL_OK && !isnan(q->bits) && !(q->bits >= 0 && q->bits <= BITS_MAX)) s = dil_fail(err, DIL_EFORMAT, "%s: \"bits\" is %g", where, q->bits);
     if (s == DIL_OK) s = check_secs(q->decode_sec, p->n_nodes, "decode_sec", where, err);
     if (s == DIL_OK) s = check_secs(q->prefill_sec, p->n_nodes, "prefill_sec", where, err);
+    if (s == DIL_OK && q->pass_sec) s = check_secs(q->pass_sec, DIL_PROFILE_PASSES * p->n_nodes, "pass_sec", where, err);
     return s;
 }
 
@@ -173,6 +174,27 @@ static dil_status read_damage(const json_t *o, const char *where, dil_profile_le
     return s;
 }
 
+static dil_status read_passes(const json_t *o, const char *where, uint32_t n_nodes, dil_profile_level *q, dil_arena *a, dil_err *err)
+{
+    json_t *passes;
+    const json_t *given = json_object_get(o, "pass_sec");
+    if (!given || json_is_null(given)) return DIL_OK;
+    dil_status s = dil__json_obj(o, "pass_sec", where, &passes, err);
+    if (s != DIL_OK) return s;
+    q->pass_sec = dil_arena_push(a, (size_t)DIL_PROFILE_PASSES * n_nodes, sizeof *q->pass_sec);
+    if (!q->pass_sec) return dil__jsonfile_nomem(where, err);
+    char at[DIL__WHERE_MAX];
+    dil__where(at, "%s: pass_sec", where);
+    for (uint32_t i = 0; i < DIL_PROFILE_PASSES && s == DIL_OK; i++) {
+        char key[16];
+        double *sec;
+        snprintf(key, sizeof key, "%u", dil_profile_pass_rows(i));
+        s = dil__jsonfile_nums(passes, key, at, n_nodes, 0, SEC_MAX, a, &sec, err);
+        if (s == DIL_OK) memcpy(q->pass_sec + (size_t)i * n_nodes, sec, n_nodes * sizeof *sec);
+    }
+    return s;
+}
+
 static dil_status read_level(const json_t *o, const char *where, uint32_t n_nodes, dil_profile_level *q, dil_arena *a, dil_err *err)
 {
     dil_status s = dil__jsonfile_str(o, "name", where, DIL_NAME_MAX, a, &q->name, err);
@@ -183,6 +205,7 @@ static dil_status read_level(const json_t *o, const char *where, uint32_t n_node
     if (s == DIL_OK) s = read_damage(o, where, q, err);
     if (s == DIL_OK) s = dil__jsonfile_nums(o, "decode_sec", where, n_nodes, 0, SEC_MAX, a, &q->decode_sec, err);
     if (s == DIL_OK) s = dil__jsonfile_nums(o, "prefill_sec", where, n_nodes, 0, SEC_MAX, a, &q->prefill_sec, err);
+    if (s == DIL_OK) s = read_passes(o, where, n_nodes, q, a, err);
     return s;
 }
 
@@ -362,6 +385,19 @@ static json_t *nums_json(const double *v, uint32_t n)
     return arr;
 }
 
+double dil_profile_more_sec(const dil_profile_level *v, uint32_t n_nodes, uint32_t node, uint32_t rows)
+{
+    if (!v->pass_sec) return (rows - 1) * v->prefill_sec[node];
+    double low = v->decode_sec[node], high = low;
+    uint32_t from = 1, to = 1;
+    for (uint32_t i = 0; i < DIL_PROFILE_PASSES && to < rows; i++) {
+        low = high, from = to;
+        high = v->pass_sec[(size_t)i * n_nodes + node], to = dil_profile_pass_rows(i);
+    }
+    double pass = to > from ? low + (high - low) * (rows - from) / (to - from) : low;
+    return pass > v->decode_sec[node] ? pass - v->decode_sec[node] : 0;
+}
+
 static json_t *level_json(const dil_profile *p, const dil_profile_level *q)
 {
     json_t *types = json_object();
@@ -373,6 +409,14 @@ static json_t *level_json(const dil_profile *p, const dil_profile_level *q)
                                                dil__json_real_or_null(q->damage_alone), "run", dil__json_real_or_null(q->damage_run), "kl", dil__json_real_or_null(q->damage_kl)));
     json_object_set_new(o, "decode_sec", nums_json(q->decode_sec, p->n_nodes));
     json_object_set_new(o, "prefill_sec", nums_json(q->prefill_sec, p->n_nodes));
+    if (!q->pass_sec) return o;
+    json_t *passes = json_object();
+    for (uint32_t i = 0; i < DIL_PROFILE_PASSES; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", dil_profile_pass_rows(i));
+        json_object_set_new(passes, key, nums_json(q->pass_sec + (size_t)i * p->n_nodes, p->n_nodes));
+    }
+    json_object_set_new(o, "pass_sec", passes);
     return o;
 }
 

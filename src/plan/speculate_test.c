@@ -63,6 +63,30 @@ static void a_pass_costs_and_yields_what_is_computed_by_hand(void **state)
     drop(&s);
 }
 
+/* Between the rows that were measured on a line; a pass that was measured shorter than a token's takes a token's. */
+static void a_pass_takes_what_was_measured_for_its_rows(void **state)
+{
+    (void)state;
+    static const struct { uint32_t rows; double sec; } v[] = {{1, 0.010}, {2, 0.012}, {3, 0.016}, {4, 0.020}, {6, 0.025}, {8, 0.030}, {12, 0.045}, {16, 0.060}};
+    double pass[DIL_PROFILE_PASSES * 2];
+    for (int i = 0; i < DIL_PROFILE_PASSES * 2; i++) pass[i] = (double[]){0.012, 0.020, 0.030, 0.060}[i / 2];
+    scene s = round_numbers();
+    for (uint32_t l = 0; l < 3; l++) s.prof->layers[l].levels[0].pass_sec = pass;
+    s.o.acceptance = 0;
+    for (size_t i = 0; i < sizeof v / sizeof *v; i++) {
+        s.o.n_guesses = v[i].rows - 1;
+        dil_plan *p = plan_on(&s, (const uint32_t[]){0, 1, 0});
+        near("token", p->token_sec, 3 * v[i].sec + 2 * (0.02 + v[i].rows * 0.01));
+        dil_plan_free(p);
+    }
+    for (int i = 0; i < DIL_PROFILE_PASSES * 2; i++) pass[i] = 0.005;
+    dil_plan *p = plan_on(&s, (const uint32_t[]){0, 1, 0});
+    near("token", p->token_sec, 3 * 0.010 + 2 * (0.02 + 16 * 0.01));
+    dil_plan_free(p);
+    for (uint32_t l = 0; l < 3; l++) s.prof->layers[l].levels[0].pass_sec = NULL;
+    drop(&s);
+}
+
 /* What the problem says of a plan's assignment, against the referee's rate: nodes, links and connections. */
 static void same_load(const scene *s, const dil_plan *plan, uint64_t seed)
 {
@@ -187,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_pass_costs_and_yields_what_is_computed_by_hand),
+        cmocka_unit_test(a_pass_takes_what_was_measured_for_its_rows),
         cmocka_unit_test(problem_and_referee_agree_and_the_best_plan_moves),
         cmocka_unit_test(without_guesses_nothing_changes),
         cmocka_unit_test(options_that_mean_nothing_are_refused),

@@ -152,6 +152,7 @@ static void fini(dil__profiler *p, bool done)
         free(p->kind[i].decode_sec);
         free(p->kind[i].prefill_sec);
         free(p->kind[i].decode_sec_per_cached);
+        free(p->kind[i].pass_sec);
     }
     if (done) dil__journal_remove(p->journal);
     else dil__journal_close(p->journal);

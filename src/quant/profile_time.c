@@ -28,26 +28,24 @@ static void time_key(const dil__profiler *p, const dil_cluster_node *node, const
 }
 
 static dil_status time_local(const dil__profiler *p, const dil_cluster_node *node, const dil__kind *k, const dil_type *types,
-                             uint32_t n_past, dil_layer_time *t, dil_err *err)
+                             uint32_t n_past, uint32_t batch, dil_layer_time *t, dil_err *err)
 {
     int threads = node->threads > 0 ? (int)node->threads : dil_cpu_count();
-    return dil_engine_time_layer(&p->arch, k->layer, types, NULL, threads, n_past, p->o->batch, p->o->time_limit_sec, t, err);
+    return dil_engine_time_layer(&p->arch, k->layer, types, NULL, threads, n_past, batch, p->o->time_limit_sec, t, err);
 }
 
-/* f: decode, prefill; on the node, its throttle included. */
-static dil_status time_once(dil__profiler *p, const dil_cluster_node *node, const dil__kind *k, const dil__level *l, uint32_t n_past, int round,
-                            double f[2], dil_err *err)
+/* f: decode, and a token of a batch; on the node, its throttle included. */
+static dil_status time_batch(dil__profiler *p, const dil_cluster_node *node, const dil__kind *k, const dil__level *l, uint32_t n_past, uint32_t batch,
+                             const char *key, double f[2], dil_err *err)
 {
-    char key[DIL__JOURNAL_KEY];
-    time_key(p, node, k, l->name, n_past, round, key);
     double stretch = p->o->time_layer ? 1 : node->throttle;
     if (!dil__journal_get(p->journal, key, f, 2)) {
         dil_type types[DIL_LAYER_TENSORS_MAX];
         dil_layer_time t;
         for (size_t i = 0; i < DIL_LAYER_TENSORS_MAX; i++) types[i] = DIL_TYPE_F32;
         for (size_t r = 0; r < k->n_roles; r++) types[k->role[r]] = l->type[r];
-        dil_status st = p->o->time_layer ? p->o->time_layer(p->o->time_ctx, node, &p->arch, k->layer, types, n_past, p->o->batch, &t, err)
-                                         : time_local(p, node, k, types, n_past, &t, err);
+        dil_status st = p->o->time_layer ? p->o->time_layer(p->o->time_ctx, node, &p->arch, k->layer, types, n_past, batch, &t, err)
+                                         : time_local(p, node, k, types, n_past, batch, &t, err);
         if (st != DIL_OK) return st;
         f[0] = t.decode_sec;
         f[1] = t.prefill_sec;
@@ -57,6 +55,14 @@ static dil_status time_once(dil__profiler *p, const dil_cluster_node *node, cons
     f[0] *= stretch;
     f[1] *= stretch;
     return DIL_OK;
+}
+
+static dil_status time_once(dil__profiler *p, const dil_cluster_node *node, const dil__kind *k, const dil__level *l, uint32_t n_past, int round,
+                            double f[2], dil_err *err)
+{
+    char key[DIL__JOURNAL_KEY];
+    time_key(p, node, k, l->name, n_past, round, key);
+    return time_batch(p, node, k, l, n_past, p->o->batch, key, f, err);
 }
 
 static bool differ(double x, double y)
@@ -141,10 +147,39 @@ static dil_status time_slope(dil__profiler *p, dil__kind *k, dil_err *err)
     return DIL_OK;
 }
 
+/* A pass over one token, in the measure of which the same moment's single token is: the machine's own drift does not count. */
+static dil_status time_pass(dil__profiler *p, const dil_cluster_node *node, const dil__kind *k, size_t q, uint32_t rows, double *over_one, dil_err *err)
+{
+    char plain[DIL__JOURNAL_KEY], key[DIL__JOURNAL_KEY];
+    double f[2];
+    time_key(p, node, k, k->level[q].name, p->o->n_past, 0, plain);
+    snprintf(key, sizeof key, "pass%u-%.*s", rows, (int)sizeof key - 16, plain);
+    dil_status st = time_batch(p, node, k, &k->level[q], p->o->n_past, rows, key, f, err);
+    if (st == DIL_OK) *over_one = rows * f[1] / f[0];
+    return st;
+}
+
+static dil_status time_passes(dil__profiler *p, dil__kind *k, size_t *done, size_t total, dil_err *err)
+{
+    uint32_t n_nodes = p->o->cluster->n_nodes;
+    k->pass_sec = calloc(k->n_levels * DIL_PROFILE_PASSES * n_nodes, sizeof(double));
+    if (!k->pass_sec) return dil_fail(err, DIL_EMEMORY, "out of memory");
+    for (size_t q = 0; q < k->n_levels; q++) {
+        dil_status st = step(p, done, total, err);
+        for (uint32_t i = 0; i < DIL_PROFILE_PASSES * n_nodes && st == DIL_OK; i++) {
+            double over_one;
+            st = time_pass(p, &p->o->cluster->nodes[i % n_nodes], k, q, dil_profile_pass_rows(i / n_nodes), &over_one, err);
+            if (st == DIL_OK) k->pass_sec[q * DIL_PROFILE_PASSES * n_nodes + i] = over_one * k->decode_sec[q * n_nodes + i % n_nodes];
+        }
+        if (st != DIL_OK) return st;
+    }
+    return DIL_OK;
+}
+
 dil_status dil__profiler_time(dil__profiler *p, dil_err *err)
 {
     size_t total = 0, done = 0;
-    for (size_t i = 0; i < DIL__KINDS; i++) total += 2 * p->kind[i].n_levels;
+    for (size_t i = 0; i < DIL__KINDS; i++) total += (p->o->passes ? 3 : 2) * p->kind[i].n_levels;
     for (size_t i = 0; i < DIL__KINDS; i++) {
         dil_status st = time_first(p, &p->kind[i], &done, total, err);
         if (st != DIL_OK) return st;
@@ -152,6 +187,7 @@ dil_status dil__profiler_time(dil__profiler *p, dil_err *err)
     for (size_t i = 0; i < DIL__KINDS; i++) {
         dil_status st = time_kind(p, &p->kind[i], &done, total, err);
         if (st == DIL_OK && i == DIL__BLOCK) st = time_slope(p, &p->kind[i], err);
+        if (st == DIL_OK && p->o->passes) st = time_passes(p, &p->kind[i], &done, total, err);
         if (st != DIL_OK) return st;
     }
     dil_progress_step(p->progress, "seconds of the layers", 1, 1);

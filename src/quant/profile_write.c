@@ -102,6 +102,7 @@ static dil_status fill_level(const dil__profiler *p, size_t kind, uint32_t layer
     out->damage_weight = p->weight[at];
     out->decode_sec = k->decode_sec + q * n_nodes;
     out->prefill_sec = k->prefill_sec + q * n_nodes;
+    out->pass_sec = k->pass_sec ? k->pass_sec + q * DIL_PROFILE_PASSES * n_nodes : NULL;
     return DIL_OK;
 }
 

@@ -25,6 +25,7 @@ typedef struct dil__kind {
     size_t n_levels;
     double *decode_sec, *prefill_sec;        /* [n_levels][n_nodes] */
     double *decode_sec_per_cached;           /* [n_nodes] */
+    double *pass_sec;                        /* [n_levels][DIL_PROFILE_PASSES][n_nodes]; NULL: not asked for */
 } dil__kind;
 
 typedef struct dil__profiler {
