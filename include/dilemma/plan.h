@@ -39,6 +39,13 @@ typedef struct dil_plan_costs {
     double *per_cached_sec;  /* [n_layers][n_nodes] seconds more for each cached token beyond n_past; NULL: none measured */
 } dil_plan_costs;
 
+typedef struct dil_incumbent { /* a plan on the solver's way, better than every one before it */
+    double sec, cpu_sec;     /* since the solver began: wall clock, and CPU of all threads of the process */
+    double objective;        /* in the solver's goal */
+    double bound;            /* what was proved by then; 0: nothing */
+} dil_incumbent;
+
+#define DIL_INCUMBENTS_MAX 64 /* of more than these every second one is forgotten, never the first or the last */
 #define DIL_PLAN_GUESSES_MAX 15 /* as many as a runner sends in one work */
 #define DIL_PLAN_COSTS_MAX 1000000 /* n_layers * n_nodes; a larger plan is written without */
 
@@ -63,6 +70,8 @@ typedef struct dil_plan {
     dil_plan_stage *stages;  /* [n_stages], cover all layers in order */
     uint32_t n_stages;
     dil_plan_costs *costs;   /* NULL: none */
+    dil_incumbent *incumbents; /* [n_incumbents] total_sec on the way here; written, not read back */
+    uint32_t n_incumbents;
     dil_arena *arena;        /* owns everything; NULL in a plan that the caller filled */
 } dil_plan;
 

@@ -122,7 +122,9 @@ typedef struct dil_solution {
     double bound;             /* <= objective: proved for every assignment within the budgets */
     double gap;               /* (objective - bound) / objective, 0 where both are 0 */
     bool optimal;             /* gap within what was asked; false: the time limit came first, or the solver proves nothing */
-    double solve_sec;
+    double solve_sec, solve_cpu_sec; /* the clock's; and CPU of all threads of the process */
+    dil_incumbent *incumbents; /* [n_incumbents] when the plans on the way were found, the last one at this objective */
+    uint32_t n_incumbents;
     char solver[48];
     dil_arena *arena;
 } dil_solution;

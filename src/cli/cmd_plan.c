@@ -183,11 +183,16 @@ static int run_profile(void)
 
 static void print_problem_json(FILE *f, const dil_solution *s, const dil_use *use)
 {
-    fprintf(f, "{\n  \"objective_sec\": %.17g,\n  \"bound_sec\": %.17g,\n  \"gap\": %.9g,\n  \"solve_sec\": %.6g,\n", s->objective, s->bound, s->gap,
-            s->solve_sec);
+    fprintf(f, "{\n  \"objective_sec\": %.17g,\n  \"bound_sec\": %.17g,\n  \"gap\": %.9g,\n  \"solve_sec\": %.6g,\n  \"solve_cpu_sec\": %.6g,\n", s->objective, s->bound, s->gap,
+            s->solve_sec, s->solve_cpu_sec);
     fprintf(f, "  \"status\": \"%s\",\n  \"solver\": \"%s\",\n  \"damage\": %.17g,\n  \"layers\": [", s->optimal ? "optimal" : "feasible", s->solver,
             use->damage);
     for (uint32_t l = 0; l < s->n_layers; l++) fprintf(f, "%s{\"node\": %u, \"level\": %u}", l ? ",\n    " : "\n    ", s->node[l], s->level[l]);
+    fputs("\n  ],\n  \"incumbents\": [", f);
+    for (uint32_t i = 0; i < s->n_incumbents; i++) {
+        const dil_incumbent *x = &s->incumbents[i];
+        fprintf(f, "%s{\"sec\": %.6g, \"cpu_sec\": %.6g, \"objective_sec\": %.17g, \"bound_sec\": %.17g}", i ? ",\n    " : "\n    ", x->sec, x->cpu_sec, x->objective, x->bound);
+    }
     fputs("\n  ]\n}\n", f);
 }
 

@@ -26,6 +26,7 @@ static void leaf(search *x)
     double cost = dil__goal_cost(&u, x->job->goal);
     if (cost >= x->best) return;
     x->best = cost;
+    dil__trail_plan(x->job->trail, cost);
     memcpy(x->job->node, x->node, p->n_layers * sizeof *x->node);
     memcpy(x->job->level, x->level, p->n_layers * sizeof *x->level);
 }

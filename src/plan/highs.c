@@ -11,8 +11,7 @@
 _Static_assert(sizeof(HighsInt) == sizeof(int), "dil__mip hands int arrays to HiGHS");
 
 typedef struct watch {
-    const dil_progress *progress;
-    double limit_sec;
+    const dil__mip_options *o;
     bool canceled;
 } watch;
 
@@ -20,9 +19,11 @@ static void on_highs(int type, const char *text, const HighsCallbackDataOut *out
 {
     (void)text;
     watch *w = user;
+    const dil__mip_options *o = w->o;
+    if (type == kHighsCallbackMipImprovingSolution && o->improved) o->improved(o->ctx, out->objective_function_value, out->mip_dual_bound);
     if (type != kHighsCallbackMipInterrupt) return;
-    double done = out->running_time < w->limit_sec ? out->running_time : w->limit_sec;
-    if (!dil_progress_step(w->progress, "planning", done, w->limit_sec)) w->canceled = true;
+    double done = out->running_time < o->limit_sec ? out->running_time : o->limit_sec;
+    if (!dil_progress_step(o->progress, "planning", done, o->limit_sec)) w->canceled = true;
     if (w->canceled) in->user_interrupt = 1;
 }
 
@@ -69,7 +70,7 @@ dil_status dil__mip_solve(const char *name, const dil__mip *m, const dil__mip_op
 {
     void *h = load(name, m, err);
     if (!h) return DIL_EINTERNAL;
-    watch w = {o->progress, o->limit_sec, false};
+    watch w = {o, false};
     Highs_setIntOptionValue(h, "threads", 1);
     Highs_setDoubleOptionValue(h, "time_limit", o->limit_sec);
     Highs_setDoubleOptionValue(h, "mip_rel_gap", o->gap);
@@ -80,6 +81,7 @@ dil_status dil__mip_solve(const char *name, const dil__mip *m, const dil__mip_op
     if (o->cutoff > 0 && isfinite(o->cutoff)) Highs_setDoubleOptionValue(h, "objective_bound", o->cutoff);
     Highs_setCallback(h, on_highs, &w);
     Highs_startCallback(h, kHighsCallbackMipInterrupt);
+    if (o->improved) Highs_startCallback(h, kHighsCallbackMipImprovingSolution);
     if (o->n_start > 0) Highs_setSparseSolution(h, o->n_start, o->start_col, o->start_value);
     Highs_run(h);
     dil_status s = w.canceled ? dil_fail(err, DIL_ECANCELED, "planning was canceled") : read_result(name, h, r, err);

@@ -21,6 +21,8 @@ typedef struct dil__mip_options {
     const double *start_value;
     int n_start;
     const dil_progress *progress;
+    void (*improved)(void *ctx, double objective, double bound); /* a better solution was found; NULL: nobody asks */
+    void *ctx;
 } dil__mip_options;
 
 typedef struct dil__mip_result {

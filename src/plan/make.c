@@ -52,6 +52,7 @@ typedef struct course { /* of the solves before the last one */
     dil_solution *start;  /* owned; NULL: none */
     double solve_sec;
     double load, load_bound; /* throughput: of the busiest one at the problem's rate; 0: not asked */
+    dil__trail trail;     /* of the time that they took */
 } course;
 
 /* The least load of the busiest one, and then room for a little more. */
@@ -74,6 +75,8 @@ static dil_status set_throughput(dil_problem *p, const dil_plan_options *o, doub
 static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution **out, course *c, dil_err *err)
 {
     int64_t end = dil_now_ns() + (int64_t)(o->limit_sec * 1e9);
+    double before_sec, before_cpu_sec;
+    dil__trail_begin(&c->trail);
     dil_solve_options so = {.solver = o->solver, .goal = DIL_GOAL_SEC, .limit_sec = o->limit_sec, .gap = dil__plan_gap(o), .progress = o->progress};
     dil_status s = dil__plan_set_quality(p, o, &c->start, err);
     if (s == DIL_OK && c->start) c->solve_sec = c->start->solve_sec;
@@ -85,9 +88,15 @@ static dil_status solve(dil_problem *p, const dil_plan_options *o, dil_solution 
     so.limit_sec = left > 0.1 * o->limit_sec ? left : 0.1 * o->limit_sec;
     so.start_node = c->start->node;
     so.start_level = c->start->level;
+    dil__trail_now(&c->trail, &before_sec, &before_cpu_sec);
     s = solve_sec(p, o, &so, out, err);
-    if (s == DIL_OK) (*out)->solve_sec += c->solve_sec;
-    return s;
+    if (s != DIL_OK) return s;
+    (*out)->solve_sec += c->solve_sec;
+    for (uint32_t i = 0; i < (*out)->n_incumbents; i++) {
+        (*out)->incumbents[i].sec += before_sec;
+        (*out)->incumbents[i].cpu_sec += before_cpu_sec;
+    }
+    return DIL_OK;
 }
 
 static const char *copy(dil_plan *plan, const char *text)
@@ -178,6 +187,10 @@ static dil_status finish(const dil_profile *prof, const dil_cluster *cluster, co
                         plan->total_sec);
     plan->bound_sec = s->bound < plan->total_sec ? s->bound : plan->total_sec;
     plan->gap = plan->total_sec > 0 ? (plan->total_sec - plan->bound_sec) / plan->total_sec : 0;
+    plan->incumbents = s->n_incumbents ? dil_arena_push(plan->arena, s->n_incumbents, sizeof *plan->incumbents) : NULL;
+    if (s->n_incumbents && !plan->incumbents) return dil_fail(err, DIL_EMEMORY, "plan: out of memory");
+    plan->n_incumbents = s->n_incumbents;
+    if (s->n_incumbents) memcpy(plan->incumbents, s->incumbents, s->n_incumbents * sizeof *plan->incumbents);
     return DIL_OK;
 }
 

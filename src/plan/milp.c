@@ -611,6 +611,18 @@ void dil__milp_choice(const dil__milp *m, const double *v, uint32_t *node, uint3
     read_choice(m, v, node, level);
 }
 
+typedef struct improving {
+    dil__trail *trail;
+    double scale;
+} improving;
+
+static void note_improved(void *ctx, double objective, double bound)
+{
+    improving *x = ctx;
+    if (isfinite(bound)) dil__trail_bound(x->trail, bound / x->scale);
+    dil__trail_plan(x->trail, objective / x->scale);
+}
+
 dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil__milp_result *r, dil_err *err)
 {
     size_t n = m->cost.n + 1;
@@ -621,6 +633,11 @@ dil_status dil__milp_run(const dil__milp *m, const dil__milp_run_options *o, dil
         dil__mip mip = view(m);
         dil__mip_options mo = {.limit_sec = o->limit_sec, .gap = o->gap, .cutoff = o->cutoff * m->scale, .progress = o->progress,
                                .start_col = cols, .start_value = start};
+        improving found = {o->trail, m->scale};
+        if (o->trail) {
+            mo.improved = note_improved;
+            mo.ctx = &found;
+        }
         if (o->start_node && !m->shape.order) mo.n_start = dil__milp_start(m, o->start_node, o->start_level, cols, start);
         dil__mip_result mr = {.v = v, .bound = -INFINITY};
         s = dil__mip_solve("milp", &mip, &mo, &mr, err);
@@ -644,7 +661,7 @@ dil_status dil__solve_milp_order(dil__job *job, const uint32_t *order, uint32_t 
     dil__milp_shape shape = {.goal = job->goal, .order = order, .n_order = n_order, .stage = stage};
     dil_status s = dil__milp_build(job->p, &shape, &m, err);
     if (s != DIL_OK) return s;
-    dil__milp_run_options o = {job->limit_sec, job->gap, job->progress, job->start_node, job->start_level, job->cutoff};
+    dil__milp_run_options o = {job->limit_sec, job->gap, job->progress, job->start_node, job->start_level, job->cutoff, job->trail};
     dil__milp_result r = {.node = job->node, .level = job->level};
     s = dil__milp_run(m, &o, &r, err);
     job->bound = r.bound;

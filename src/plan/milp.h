@@ -22,6 +22,7 @@ typedef struct dil__milp_run_options {
     const dil_progress *progress;
     const uint32_t *start_node, *start_level; /* [L]; NULL: none */
     double cutoff;                            /* 0 or INFINITY: none */
+    struct dil__trail *trail;                 /* may be NULL */
 } dil__milp_run_options;
 
 typedef struct dil__milp_result {

@@ -1,5 +1,6 @@
 /* plan/path.c - the solver `path`: multipliers, first plans, and the exact search, in this order. docs/PATH.md has the mathematics. */
 #include "plan/path_int.h"
+#include "plan/problem_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ static bool solve_dense(const px_core *whole, const px_options *o, const int *ru
         t.n_leaf_w = make_leaf_weights(&r, leaf_w);
         report->weights_sec = (double)(dil_now_ns() - t1) * 1e-9;
         for (int k = 0; ok && k < t.n_w; k++) r.bound = fmax(r.bound, px_seconds(c, &w[k], w[k].root));
+        if (o->notes_bounds) dil__trail_bound(best->trail, r.bound);
         ok = ok && dil__px_tree_run(&t);
     }
     report->plain_bound = r.plain_bound;
@@ -110,8 +112,10 @@ static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_r
     px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = keep_of(o),
                 .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
+    px_options part = *o;
+    part.notes_bounds = false; /* of what is left only */
     const bool closed = best->found && b.bound >= best->sec * (1 - 1.001 * b.gap);
-    if (ok && !b.no_path && !closed && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = dil__px_solve_part(c, o, b.node, b.n_nodes, NULL, 0, best, report);
+    if (ok && !b.no_path && !closed && b.n_nodes > 0 && b.n_nodes <= KEEP_MOST) ok = dil__px_solve_part(c, &part, b.node, b.n_nodes, NULL, 0, best, report);
     else if (ok) *report = (px_report){.bound = b.bound, .complete = b.no_path};
     report->bound = b.no_path ? INFINITY : fmax(b.bound, fmin(report->bound, b.lost));
     if (best->found) report->complete = report->bound >= best->sec * (1 - o->gap);

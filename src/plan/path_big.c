@@ -5,6 +5,7 @@
  * plan's seconds less an aim; once everything below it is excluded the aim is halved and all visits come back: dropped at a modest aim
  * they make the steps cheap, and the bound that the aim allows is had early. */
 #include "plan/path_use.h"
+#include "plan/problem_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static bool out_of_time(const big *b) { return dil_now_ns() >= b->o->deadline_ns
 static void note_bound(big *b) {
     const double proved = b->dropped ? fmin(b->stage, target_of(b)) : b->stage;
     if (proved > b->o->bound) b->o->bound = proved;
+    dil__trail_bound(b->o->best->trail, proved);
 }
 
 static void drop(big *b) {

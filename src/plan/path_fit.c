@@ -444,9 +444,7 @@ void dil__fit_round(px_fit *f, const pf_prices *y, const int *node, px_plan *bes
     double sec, damage;
     if (!dil__px_fit_evaluate(c, node, f->level, &sec, &damage) || damage > px_budget(c)) return;
     if (best->found && sec >= best->sec) return;
-    memcpy(best->node, node, (size_t)c->n_layers * sizeof *node);
-    memcpy(best->level, f->level, (size_t)c->n_layers * sizeof *f->level);
-    *best = (px_plan){best->node, best->level, sec, damage, true};
+    dil__px_take(best, c->n_layers, node, f->level, sec, damage);
 }
 
 /* --- for the search --------------------------------------------------------------------------------------------------------- */

@@ -196,7 +196,11 @@ typedef struct px_plan {
     int *node, *level; /* [L] */
     double sec, damage;
     bool found;
+    struct dil__trail *trail; /* of the better plans; may be NULL */
 } px_plan;
+
+/* A plan of n_layers becomes *best. */
+void dil__px_take(px_plan *best, int n_layers, const int *node, const int *level, double sec, double damage);
 
 /* Seconds and damage of (node, level); false when a store or a link forbids it. The damage budget is not looked at. */
 bool dil__px_evaluate(const px_core *c, const int *node, const int *level, double *sec, double *damage);
@@ -354,6 +358,7 @@ typedef struct px_options {
     int n_threads;
     int keep;        /* more nodes than these are thinned out first; 0: the default */
     const dil_progress *progress; /* may be NULL */
+    bool notes_bounds; /* bounds are of everything: best's trail may have them */
 } px_options;
 
 typedef struct px_report {

@@ -99,6 +99,7 @@ static void take_start(const dil__job *job, const px_core *c, px_plan *best)
         best->level[l] = (int)job->start_level[l];
     }
     best->found = dil__px_evaluate(c, best->node, best->level, &best->sec, &best->damage) && best->damage <= px_budget(c);
+    if (best->found) dil__trail_plan(best->trail, best->sec);
 }
 
 static dil_status answer(dil__job *job, px_plan *best, const px_report *r, dil_err *err)
@@ -121,9 +122,9 @@ dil_status dil__solve_path(dil__job *job, dil_err *err)
     if (!is_bare(p) || job->goal == DIL_GOAL_LOAD) return dil__px_solve_real(job, err);
     const double limit_sec = fmin(job->limit_sec, 1e9);
     const px_options o = {.gap = 0.1 * job->gap, .stop_at = -1, .deadline_ns = dil_now_ns() + (int64_t)(limit_sec * 1e9),
-                          .n_threads = dil_cpu_count() < 2 ? 1 : 2, .progress = job->progress};
+                          .n_threads = dil_cpu_count() < 2 ? 1 : 2, .progress = job->progress, .notes_bounds = true};
     copy k = {0};
-    px_plan best = {.node = dil__px_alloc(p->n_layers, sizeof(int)), .level = dil__px_alloc(p->n_layers, sizeof(int))};
+    px_plan best = {.node = dil__px_alloc(p->n_layers, sizeof(int)), .level = dil__px_alloc(p->n_layers, sizeof(int)), .trail = job->trail};
     px_report report;
     dil_status s = DIL_EMEMORY;
     if (best.node && best.level && copy_alloc(&k, p)) {

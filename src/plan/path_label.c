@@ -361,9 +361,7 @@ static void adopt(run *r, const labels *by_layer, const int *node, px_plan *best
         double sec = cost, damage = x->v[V_DAMAGE];
         if (!f->merged && !dil__px_fit_evaluate(f->c, node, f->level, &sec, &damage)) continue;
         if (best->found && sec >= best->sec) continue;
-        memcpy(best->node, node, (size_t)L * sizeof *node);
-        memcpy(best->level, f->level, (size_t)L * sizeof *f->level);
-        *best = (px_plan){best->node, best->level, sec, damage, true};
+        dil__px_take(best, L, node, f->level, sec, damage);
     }
 }
 

@@ -199,11 +199,7 @@ static void adopt(px_tree *t, px_leaf *f, const int *node, int n_groups, point l
     double sec, damage;
     if (!dil__px_evaluate(t->c, node, level, &sec, &damage) || damage > px_budget(t->c)) return;
     if (t->best->found && sec >= t->best->sec) return;
-    memcpy(t->best->node, node, (size_t)t->c->n_layers * sizeof *node);
-    memcpy(t->best->level, level, (size_t)t->c->n_layers * sizeof *level);
-    t->best->sec = sec;
-    t->best->damage = damage;
-    t->best->found = true;
+    dil__px_take(t->best, t->c->n_layers, node, level, sec, damage);
 }
 
 static double hops_of(const px_core *c, const int *node) {

@@ -176,9 +176,7 @@ static void keep(least *k, px_plan *best) {
     memcpy(k->best_node, k->node, (size_t)k->L * sizeof *k->node);
     memcpy(k->best_level, k->level, (size_t)k->L * sizeof *k->level);
     if (best->found && sec >= best->sec) return;
-    memcpy(best->node, k->node, (size_t)k->L * sizeof *k->node);
-    memcpy(best->level, k->level, (size_t)k->L * sizeof *k->level);
-    *best = (px_plan){best->node, best->level, sec, damage, true};
+    dil__px_take(best, k->L, k->node, k->level, sec, damage);
 }
 
 static int random_layer(least *k) { return k->first + (int)dil_rng_below(&k->rng, (uint64_t)(k->end - k->first)); }

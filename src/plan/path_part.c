@@ -45,6 +45,7 @@ static void to_part(const px_core *c, const int *node, int n, const px_plan *fro
     }
     to->sec = from->sec;
     to->damage = from->damage;
+    to->trail = from->trail;
 }
 
 bool dil__px_part_init(px_part *k, const px_core *c, const int *node, int n, const px_plan *whole, px_plan *inner) {

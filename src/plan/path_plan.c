@@ -39,6 +39,15 @@ bool dil__px_evaluate(const px_core *c, const int *node, const int *level, doubl
     return ok && t < INFINITY;
 }
 
+void dil__px_take(px_plan *best, int n_layers, const int *node, const int *level, double sec, double damage) {
+    memcpy(best->node, node, (size_t)n_layers * sizeof *node);
+    memcpy(best->level, level, (size_t)n_layers * sizeof *level);
+    best->sec = sec;
+    best->damage = damage;
+    best->found = true;
+    dil__trail_plan(best->trail, sec);
+}
+
 int dil__px_groups(const px_core *c, const int *node, px_group *group, int *layers) {
     int n = 0, at = 0;
     for (int l = 0; l < c->n_layers; l++) {
@@ -103,13 +112,8 @@ static int try_weight(rounding *r, double w_damage) {
     memset(r->used, 0, (size_t)c->n_nodes * sizeof *r->used);
     for (int l = 0; l < c->n_layers; l++) r->used[r->node[l]] += px_bytes(c, l, r->level[l]);
     polish(c, r->node, r->level, r->used, damage);
-    if (dil__px_evaluate(c, r->node, r->level, &sec, &damage) && damage <= px_budget(c) && (!r->best->found || sec < r->best->sec)) {
-        memcpy(r->best->node, r->node, (size_t)c->n_layers * sizeof(int));
-        memcpy(r->best->level, r->level, (size_t)c->n_layers * sizeof(int));
-        r->best->sec = sec;
-        r->best->damage = damage;
-        r->best->found = true;
-    }
+    if (dil__px_evaluate(c, r->node, r->level, &sec, &damage) && damage <= px_budget(c) && (!r->best->found || sec < r->best->sec))
+        dil__px_take(r->best, c->n_layers, r->node, r->level, sec, damage);
     return 1;
 }
 

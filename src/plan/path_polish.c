@@ -67,11 +67,7 @@ static void adopt(const polish *p, const int *node, const int *choice, px_plan *
             level[p->group[i].layer[k]] = p->front[i].level[(size_t)choice[i] * (size_t)p->group[i].n + (size_t)k];
     double sec, damage;
     if (!dil__px_evaluate(p->c, node, level, &sec, &damage) || damage > px_budget(p->c) || (best->found && sec >= best->sec)) return;
-    memcpy(best->node, node, (size_t)p->c->n_layers * sizeof *node);
-    memcpy(best->level, level, (size_t)p->c->n_layers * sizeof *level);
-    best->sec = sec;
-    best->damage = damage;
-    best->found = true;
+    dil__px_take(best, p->c->n_layers, node, level, sec, damage);
 }
 
 bool dil__px_polish(const px_core *c, const int *node, double w_damage, double slack, px_plan *best) {
@@ -109,13 +105,7 @@ bool dil__px_round_well(const px_core *c, const int *node, double w_damage, px_p
     bool ok = true;
     if (dil__px_round(c, node, &w_damage, &own) && (!best->found || own.sec < 1.01 * best->sec))
         ok = dil__px_polish(c, node, w_damage, 0.01 * own.sec, &own);
-    if (own.found && (!best->found || own.sec < best->sec)) {
-        memcpy(best->node, own.node, L * sizeof(int));
-        memcpy(best->level, own.level, L * sizeof(int));
-        best->sec = own.sec;
-        best->damage = own.damage;
-        best->found = true;
-    }
+    if (own.found && (!best->found || own.sec < best->sec)) dil__px_take(best, c->n_layers, own.node, own.level, own.sec, own.damage);
     free(ints);
     return ok;
 }

@@ -315,6 +315,7 @@ static dil_status run_cases(px_real_job *j, double *bound, bool *complete, dil_e
             *complete = false;
             break;
         }
+        dil__trail_bound(j->job->trail, fmin(least, k.bound));
         dil__px_allow(j, k.level, k.first, k.last);
         if (j->by_damage) {
             dil__px_price(&j->core, &j->real.fit->warm);
@@ -342,12 +343,14 @@ static void take_start(px_real_job *j) {
         j->best.level[l] = (int)job->start_level[l];
     }
     j->best.found = dil__px_fit_evaluate(&j->core, j->best.node, j->best.level, &j->best.sec, &j->best.damage);
+    if (j->best.found) dil__trail_plan(job->trail, j->best.sec);
 }
 
 /* Without a plan to start from the least damage is sought until it is within the budget: that gives one, or shows that there is none. */
 static dil_status find_start(px_real_job *j, dil_err *err) {
     dil__job *job = j->job, least = *job;
     least.goal = DIL_GOAL_DAMAGE;
+    least.trail = NULL; /* its plans count when their seconds are known */
     least.limit_sec = 0.5 * job->limit_sec;
     least.cutoff = fmin(j->p->damage_max, 1e300);
     const dil_status s = dil__px_solve_real(&least, err);
@@ -375,12 +378,13 @@ static dil_status run_few(px_real_job *j, double *bound, bool *complete, bool *d
     const double sec_left = (double)(j->options.deadline_ns - dil_now_ns()) * 1e-9;
     if (s == DIL_OK && !*done && n < S && sec_left > 0) {
         uint32_t *start = node + S;
-        dil__job job = {.goal = j->job->goal, .limit_sec = sec_left, .gap = j->job->gap, .progress = j->job->progress, .start_node = start,
+        dil__job job = {.goal = j->job->goal, .limit_sec = sec_left, .gap = j->job->gap, .progress = j->job->progress, .trail = j->job->trail, .start_node = start,
                         .start_level = start + L, .node = start + 2 * L, .level = start + 3 * L, .bound = -INFINITY};
         for (uint32_t l = 0; l < L; l++) {
             while (node[start[l]] != (uint32_t)j->best.node[l]) start[l]++;
             start[L + l] = (uint32_t)j->best.level[l];
         }
+        if (job.trail) job.trail->cap = fmin(job.trail->cap, dropped);
         s = dil__px_part_of(j->p, node, n, &few, err);
         job.p = few;
         if (s == DIL_OK) s = dil__px_solve_real(&job, err);
@@ -392,12 +396,8 @@ static dil_status run_few(px_real_job *j, double *bound, bool *complete, bool *d
                 try_level[l] = (int)job.level[l];
             }
             dil__px_allow(j, -1, -1, -1);
-            if (dil__px_fit_evaluate(&j->core, try_node, try_level, &sec, &damage) && sec < j->best.sec) {
-                memcpy(j->best.node, try_node, L * sizeof *try_node);
-                memcpy(j->best.level, try_level, L * sizeof *try_level);
-                j->best.sec = sec;
-                j->best.damage = damage;
-            }
+            if (dil__px_fit_evaluate(&j->core, try_node, try_level, &sec, &damage) && sec < j->best.sec)
+                dil__px_take(&j->best, (int)L, try_node, try_level, sec, damage);
             *bound = fmax(*bound, fmin(job.bound, dropped));
         }
         *done = true;
@@ -428,6 +428,7 @@ static dil_status run(px_real_job *j, double *bound, bool *complete, dil_err *er
     }
     if (!relax_all(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (j->dual.no_path) return DIL_OK;
+    dil__trail_bound(j->job->trail, j->dual.bound);
     if (!list_cases(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (j->by_damage && !raise_bounds(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (!search_locally(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
@@ -473,6 +474,7 @@ dil_status dil__px_solve_real(dil__job *job, dil_err *err) {
         const dil_status s = find_start(&j, err);
         if (s != DIL_OK) return s;
     }
+    j.best.trail = job->trail;
     dil_status s = job_alloc(&j) ? solve(&j, err) : dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", p->n_layers, p->n_nodes);
     job_fini(&j);
     return s;

@@ -278,6 +278,15 @@ static json_t *plan_json(const dil_plan *p)
                      "damage_measure", p->damage_measure, "layers", layers, "stages", stages);
 }
 
+static json_t *incumbents_json(const dil_plan *p)
+{
+    json_t *v = json_array();
+    for (uint32_t i = 0; i < p->n_incumbents; i++)
+        json_array_append_new(v, json_pack("{s:f, s:f, s:f, s:f}", "sec", p->incumbents[i].sec, "cpu_sec", p->incumbents[i].cpu_sec, "total_sec",
+                                           p->incumbents[i].objective, "bound_sec", p->incumbents[i].bound));
+    return v;
+}
+
 dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err)
 {
     dil_status s = check(p, path, err);
@@ -285,6 +294,7 @@ dil_status dil_plan_write(const char *path, const dil_plan *p, dil_err *err)
     json_t *doc = plan_json(p), *costs = p->costs ? dil__plan_costs_json(p) : NULL;
     if (doc && p->n_guesses)
         json_object_set_new(doc, "speculate", json_pack("{s:I, s:f}", "guesses", (json_int_t)p->n_guesses, "acceptance", p->acceptance));
+    if (doc && p->n_incumbents) json_object_set_new(doc, "incumbents", incumbents_json(p));
     if (doc && costs) json_object_set_new(doc, "costs", costs);
     else json_decref(costs);
     if (!doc) return dil_fail(err, DIL_EFORMAT, "%s: a name is not valid UTF-8, or out of memory", path);

@@ -18,6 +18,18 @@ static inline double dil__goal_cost(const dil_use *u, dil_goal goal)
     return goal == DIL_GOAL_SEC ? u->sec : goal == DIL_GOAL_DAMAGE ? u->damage : u->load_max;
 }
 
+/* When plans were found. Solvers call it at any time with whatever they have: what is no better than before is left out. */
+typedef struct dil__trail {
+    int64_t start_ns, start_cpu_ns;
+    double bound, cap;       /* proved so far; what else the solver has left out cannot be below cap */
+    dil_incumbent v[DIL_INCUMBENTS_MAX];
+    uint32_t n;
+} dil__trail;
+void dil__trail_begin(dil__trail *t);
+void dil__trail_now(const dil__trail *t, double *sec, double *cpu_sec);
+void dil__trail_bound(dil__trail *t, double bound);    /* t may be NULL */
+void dil__trail_plan(dil__trail *t, double objective); /* t may be NULL */
+
 /* A solver writes node and level [n_layers] and the proved bound; the caller has them checked and computes the objective itself.
  * `start` (may be NULL) is a plan within the budgets. DIL_EINFEASIBLE needs no text: the caller finds out what is short. */
 typedef struct dil__job {
@@ -29,6 +41,7 @@ typedef struct dil__job {
     double cutoff;                            /* plans that cost more are of no interest; 0 or INFINITY: all are */
     uint32_t *node, *level;                   /* out [n_layers] */
     double bound;                             /* out; -INFINITY: none */
+    dil__trail *trail;                        /* NULL: nobody asks */
     bool choose_levels;                       /* a baseline that only places gets the best levels for its placement */
     bool has_plan;                            /* out, of a baseline that is infeasible: node and level are its plan all the same */
 } dil__job;

@@ -88,6 +88,19 @@ static dil_status judge(const dil_problem *p, const dil__job *job, dil_solution 
     return DIL_OK;
 }
 
+static dil_status keep_trail(dil_solution *s, dil__trail *t, dil_err *err)
+{
+    dil__trail_plan(t, s->objective);
+    if (t->n > 0 && !(s->incumbents = dil_arena_push(s->arena, t->n, sizeof *s->incumbents))) return dil_fail(err, DIL_EMEMORY, "planning: out of memory");
+    for (uint32_t i = 0; i < t->n; i++) {
+        dil_incumbent *x = &s->incumbents[s->n_incumbents++];
+        *x = t->v[i];
+        x->objective = fmax(x->objective, s->objective); /* a solver's own sum may be below the referee's by its last digits */
+        x->bound = fmin(x->bound, s->bound);
+    }
+    return DIL_OK;
+}
+
 static dil_status run(dil_solution *s, dil__job *job, bool automatic, dil_err *err)
 {
     solver_fn *solve = NULL;
@@ -131,10 +144,13 @@ dil_status dil__solve_any(const dil_problem *p, const dil_solve_options *o, dil_
         job.start_node = o->start_node;
         job.start_level = o->start_level;
     }
-    int64_t start = dil_now_ns();
+    dil__trail trail;
+    dil__trail_begin(&trail);
+    job.trail = &trail;
     ok = run(s, &job, automatic, err);
     if (ok == DIL_OK) ok = judge(p, &job, s, err);
-    s->solve_sec = (double)(dil_now_ns() - start) * 1e-9;
+    if (ok == DIL_OK) ok = keep_trail(s, &trail, err);
+    dil__trail_now(&trail, &s->solve_sec, &s->solve_cpu_sec);
     if (ok == DIL_OK || (ok == DIL_EINFEASIBLE && job.has_plan)) *out = s;
     else dil_solution_free(s);
     return ok;
