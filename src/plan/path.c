@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48 };
+enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48, ROOT_STEPS = 40, FEW_NODES = 3000 };
 
 static bool make_weights(const px_root *r, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
@@ -44,6 +44,57 @@ static void restrict_to(px_graph *g, const px_core *c, const int *run_max) {
     g->cover = false;
 }
 
+typedef struct dense { /* a search over nodes whose hops are dense */
+    const px_options *o;
+    px_graph g;
+    px_root r;
+    px_weight w[PX_WEIGHTS_MAX], leaf_w[PX_WEIGHTS_MAX];
+    px_tree t;
+} dense;
+
+/* At the graph's masks and the multipliers found. false: no memory. */
+static bool search(dense *d, px_report *report) {
+    px_tree *t = &d->t;
+    const int64_t t0 = dil_now_ns();
+    bool ok = make_weights(&d->r, d->w, &t->n_w);
+    t->n_leaf_w = make_leaf_weights(&d->r, d->leaf_w);
+    report->weights_sec += (double)(dil_now_ns() - t0) * 1e-9;
+    for (int k = 0; ok && k < t->n_w; k++) d->r.bound = fmax(d->r.bound, px_seconds(t->c, &d->w[k], d->w[k].root));
+    if (d->o->notes_bounds) dil__trail_bound(t->best->trail, d->r.bound);
+    ok = ok && dil__px_tree_run(t);
+    for (int k = 0; k < PX_WEIGHTS_MAX; k++) dil__px_weight_fini(&d->w[k]);
+    return ok;
+}
+
+/* Where masks without the nodes visited are not enough for a short search they get them, and it begins anew. */
+static bool search_twice(dense *d, px_report *report) {
+    px_tree *t = &d->t;
+    const bool has_late = d->g.n_bits > 0 && !d->g.cover && t->c->n_nodes <= PX_COVER_LATE_MAX;
+    if (has_late) t->most = d->o->few ? d->o->few : FEW_NODES;
+    if (!search(d, report)) return false;
+    if (!has_late || !t->exhausted) return true;
+    t->most = 0;
+    t->lost = INFINITY;
+    report->restarted = true;
+    dil__px_graph_cover(t->c, &d->g, true);
+    return dil__px_root_again(&d->r, ROOT_STEPS) && search(d, report);
+}
+
+static void fill_report(const dense *d, px_report *report) {
+    const px_root *r = &d->r;
+    const px_tree *t = &d->t;
+    const px_plan *best = t->best;
+    report->plain_bound = r->plain_bound;
+    report->root_bound = r->bound;
+    report->bound = r->no_path ? INFINITY : best->found ? fmax(r->bound, fmin(t->lost, px_target(t))) : fmax(r->bound, t->lost);
+    report->complete = r->no_path || t->lost == INFINITY || (best->found && t->lost >= px_target(t));
+    report->canceled = t->canceled;
+    report->n_nodes = t->n_nodes;
+    report->n_leaves = t->n_leaves;
+    report->n_fronts = t->n_fronts;
+    report->n_unions = t->n_unions;
+}
+
 /* The exact search over the nodes of c, which has dense hops. run_max, most: as dil__px_solve_part. */
 static bool solve_dense(const px_core *whole, const px_options *o, const int *run_max, uint64_t most, px_plan *best, px_report *report) {
     int *twin = dil__px_alloc((size_t)whole->n_nodes, sizeof *twin);
@@ -51,38 +102,21 @@ static bool solve_dense(const px_core *whole, const px_options *o, const int *ru
     px_core core = *whole;
     const px_core *c = &core;
     if (dil__px_find_twins(c, twin)) core.twin = twin;
-    px_graph g;
-    px_root r = {.c = c, .g = &g, .best = best, .n_units = ROOT_UNITS, .deadline_ns = o->deadline_ns};
-    px_weight w[PX_WEIGHTS_MAX] = {0}, leaf_w[PX_WEIGHTS_MAX];
-    px_tree t = {.c = c, .g = &g, .w = w, .leaf_w = leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY,
-                 .deadline_ns = o->deadline_ns, .most = most, .progress = o->progress};
+    dense d = {.o = o};
+    d.r = (px_root){.c = c, .g = &d.g, .best = best, .n_units = ROOT_UNITS, .deadline_ns = o->deadline_ns};
+    d.t = (px_tree){.c = c, .g = &d.g, .w = d.w, .leaf_w = d.leaf_w, .best = best, .stop_at = o->stop_at, .rel_gap = o->gap, .lost = INFINITY,
+                    .deadline_ns = o->deadline_ns, .most = most, .progress = o->progress};
     const int64_t t0 = dil_now_ns();
-    bool ok = dil__px_graph_init(c, &g);
-    if (ok && run_max) restrict_to(&g, c, run_max);
-    ok = ok && dil__px_root_init(&r) && dil__px_root_run(&r, 40);
-    const int64_t t1 = dil_now_ns();
-    report->root_sec = (double)(t1 - t0) * 1e-9;
+    bool ok = dil__px_graph_init(c, &d.g);
+    if (ok && run_max) restrict_to(&d.g, c, run_max);
+    else if (ok && o->few) dil__px_graph_cover(c, &d.g, false);
+    ok = ok && dil__px_root_init(&d.r) && dil__px_root_run(&d.r, ROOT_STEPS);
+    report->root_sec = (double)(dil_now_ns() - t0) * 1e-9;
     report->root_best = best->found ? best->sec : INFINITY;
-    if (ok && !r.no_path) {
-        ok = make_weights(&r, w, &t.n_w);
-        t.n_leaf_w = make_leaf_weights(&r, leaf_w);
-        report->weights_sec = (double)(dil_now_ns() - t1) * 1e-9;
-        for (int k = 0; ok && k < t.n_w; k++) r.bound = fmax(r.bound, px_seconds(c, &w[k], w[k].root));
-        if (o->notes_bounds) dil__trail_bound(best->trail, r.bound);
-        ok = ok && dil__px_tree_run(&t);
-    }
-    report->plain_bound = r.plain_bound;
-    report->root_bound = r.bound;
-    report->bound = r.no_path ? INFINITY : best->found ? fmax(r.bound, fmin(t.lost, px_target(&t))) : fmax(r.bound, t.lost);
-    report->complete = r.no_path || t.lost == INFINITY || (best->found && t.lost >= px_target(&t));
-    report->canceled = t.canceled;
-    report->n_nodes = t.n_nodes;
-    report->n_leaves = t.n_leaves;
-    report->n_fronts = t.n_fronts;
-    report->n_unions = t.n_unions;
-    for (int k = 0; k < PX_WEIGHTS_MAX; k++) dil__px_weight_fini(&w[k]);
-    dil__px_root_fini(&r);
-    dil__px_graph_fini(&g);
+    if (ok && !d.r.no_path) ok = search_twice(&d, report);
+    fill_report(&d, report);
+    dil__px_root_fini(&d.r);
+    dil__px_graph_fini(&d.g);
     free(twin);
     return ok;
 }

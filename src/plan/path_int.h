@@ -17,6 +17,7 @@
 enum {
     PX_MASK_MAX = 11,    /* nodes whose large visit the completion bound remembers */
     PX_COVER_MAX = 5,    /* nodes up to which it also remembers which were visited */
+    PX_COVER_LATE_MAX = 7, /* the same where a search without it takes long */
     PX_WEIGHTS_MAX = 12,
     PX_LABELS_MAX = 4 << 20, /* labels of one level search */
 };
@@ -165,6 +166,8 @@ typedef struct px_graph {
 
 bool dil__px_graph_init(const px_core *c, px_graph *g);
 void dil__px_graph_fini(px_graph *g);
+/* Masks begin or end to say which nodes were visited. Weights at them are to be made anew. -> whether they do, for some sets are not enough. */
+bool dil__px_graph_cover(const px_core *c, px_graph *g, bool on);
 static inline size_t px_rest_at(const px_core *c, const px_graph *g, int layer, int node, unsigned mask) {
     return (((size_t)layer * (size_t)c->n_nodes + (size_t)node) << g->n_bits) + mask;
 }
@@ -247,6 +250,7 @@ typedef struct px_root {
 double dil__px_first_weight(const px_core *c); /* a guess of seconds a unit of damage */
 bool dil__px_root_init(px_root *r); /* after c, g, best, n_units, deadline_ns */
 bool dil__px_root_run(px_root *r, int n_steps); /* false: no memory */
+bool dil__px_root_again(px_root *r, int n_steps); /* from the multipliers found, after the graph's masks have changed */
 void dil__px_root_fini(px_root *r);
 
 /* --- path_climb.c ------------------------------------------------------------------------------------------------------- */
@@ -288,7 +292,7 @@ typedef struct px_tree {
     uint64_t most;       /* search nodes; 0: any number */
     double lost;         /* least bound of what was left unexplored */
     const dil_progress *progress;
-    bool canceled;       /* out */
+    bool canceled, exhausted; /* out; the second: `most` was reached */
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
 } px_tree;
 
@@ -358,6 +362,7 @@ typedef struct px_options {
     int n_threads;
     int keep;        /* more nodes than these are thinned out first; 0: the default */
     const dil_progress *progress; /* may be NULL */
+    uint64_t few;    /* search nodes, before masks say which nodes were visited; 0: the default, for few nodes none */
     bool notes_bounds; /* bounds are of everything: best's trail may have them */
 } px_options;
 
@@ -367,6 +372,7 @@ typedef struct px_report {
     bool complete;   /* the search came to its end: best is optimal within the gap, or there is no plan */
     double plain_bound, root_bound, root_best, root_sec, weights_sec;
     uint64_t n_nodes, n_leaves, n_fronts, n_unions;
+    bool restarted;  /* there were two searches, the second with masks that say more */
 } px_report;
 
 /* The exact search over the nodes node [n] of c. run_max [n][L] when all that matters is known to begin there and to be no longer: then without

@@ -7,7 +7,7 @@
  * with masks innermost, so that every pass runs along memory. Small visits are not limited: the relaxation. Nodes beyond the bits
  * may have any number of large visits.
  *
- * With few nodes U also says which nodes were visited at all, and a way whose nodes together cannot hold any plan has no end. Without that a
+ * With few nodes (or some more, where a search without it takes long) U also says which nodes were visited at all, and a way whose nodes together cannot hold any plan has no end. Without that a
  * node that has to be used but is far is paid for in part: the prices mix ways that put much there with ways that put nothing. */
 #include "plan/path_int.h"
 
@@ -71,6 +71,15 @@ static bool find_cover(const px_core *c, px_graph *g) {
     return any;
 }
 
+bool dil__px_graph_cover(const px_core *c, px_graph *g, bool on) {
+    free(g->enough);
+    g->enough = NULL;
+    g->n_bits = c->n_nodes < PX_MASK_MAX ? c->n_nodes : PX_MASK_MAX;
+    g->cover = on && c->n_nodes > 1 && find_cover(c, g);
+    if (g->cover) g->n_bits *= 2;
+    return g->cover;
+}
+
 bool dil__px_graph_init(const px_core *c, px_graph *g) {
     const int L = c->n_layers, S = c->n_nodes;
     *g = (px_graph){0};
@@ -103,9 +112,7 @@ bool dil__px_graph_init(const px_core *c, px_graph *g) {
         }
     }
     if (g->run_cap == 0) g->run_cap = 1;
-    g->n_bits = S < PX_MASK_MAX ? S : PX_MASK_MAX;
-    g->cover = S > 1 && S <= PX_COVER_MAX && find_cover(c, g);
-    if (g->cover) g->n_bits *= 2;
+    dil__px_graph_cover(c, g, S <= PX_COVER_MAX);
     free(least);
     return true;
 }

@@ -160,6 +160,11 @@ bool dil__px_root_run(px_root *r, int n_steps) {
     return r->no_path || ascend(r, n_steps);
 }
 
+bool dil__px_root_again(px_root *r, int n_steps) {
+    dil__px_weight_fini(&r->w);
+    return ascend(r, n_steps);
+}
+
 bool dil__px_root_init(px_root *r) {
     const size_t L = (size_t)r->c->n_layers, S = (size_t)r->c->n_nodes;
     r->visit = dil__px_alloc(L, sizeof *r->visit);

@@ -98,18 +98,19 @@ static void path_equals_enumeration(void **state) {
     (void)state;
     const char *env = getenv("DILEMMA_PATH_SEEDS");
     const uint64_t n = env ? strtoull(env, NULL, 10) : 3000;
-    int feasible = 0, revisits = 0;
+    int feasible = 0, revisits = 0, twice = 0;
     for (uint64_t seed = 1; seed <= n; seed++) {
         instance x;
         make(&x, seed);
         oracle o = {.c = &x.core, .best = INFINITY};
         enumerate(&o, 0, 0, 0);
         int node[L_MAX], level[L_MAX];
-        px_plan best = {node, level, 0, 0, false};
+        px_plan best = {.node = node, .level = level};
         px_report report;
         dil_err err;
-        const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1};
+        const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1, .few = seed % 2 ? 1 + seed % 5 : 0};
         assert_int_equal(dil__px_solve(&x.core, &opt, &best, &report, &err), DIL_OK);
+        twice += report.restarted;
         double sec = INFINITY, damage = 0;
         if (best.found && (!dil__px_evaluate(&x.core, node, level, &sec, &damage) || damage > px_budget(&x.core)))
             fail_msg("seed %llu: a plan beyond the budgets", (unsigned long long)seed);
@@ -121,7 +122,8 @@ static void path_equals_enumeration(void **state) {
         feasible += best.found;
         revisits += best.found && has_revisit(&x.core, node);
     }
-    print_message("%d instances, %d feasible, %d with a revisit in the plan\n", (int)n, feasible, revisits);
+    print_message("%d instances, %d feasible, %d with a revisit in the plan, %d searched twice\n", (int)n, feasible, revisits, twice);
+    assert_true(twice > (int)n / 50);
     assert_true(feasible > (int)n / 4);
     assert_true(revisits > (int)n / 50);
 }
@@ -155,7 +157,7 @@ static void thinning_keeps_bounds_true(void **state) {
         make_links(&x.core, &links, first, to, sec);
         x.core.links = &links;
         x.core.hop = NULL;
-        px_plan best = {node, level, 0, 0, false};
+        px_plan best = {.node = node, .level = level};
         px_report report;
         const px_options opt = {.stop_at = -1, .deadline_ns = dil_now_ns() + 60000000000, .n_threads = 1, .keep = 1 + (int)(seed % 3)};
         assert_int_equal(dil__px_solve(&x.core, &opt, &best, &report, NULL), DIL_OK);

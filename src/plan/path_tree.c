@@ -43,7 +43,7 @@ static bool out_of_time(walk *w) {
         if (!dil_progress_step(w->t->progress, "planning", 0, 1)) w->stop = w->t->canceled = true;
     }
     if (w->t->best->found && w->t->best->sec <= w->t->stop_at) w->stop = true;
-    if (w->t->most > 0 && w->t->n_nodes >= w->t->most) w->stop = true;
+    if (w->t->most > 0 && w->t->n_nodes >= w->t->most) w->stop = w->t->exhausted = true;
     return w->stop;
 }
 
@@ -191,6 +191,7 @@ static bool explore(walk *w, int layer, int last, unsigned mask) {
 }
 
 bool dil__px_tree_run(px_tree *t) {
+    t->exhausted = false;
     const size_t L = (size_t)t->c->n_layers, S = (size_t)t->c->n_nodes, n_w = (size_t)t->n_w;
     walk w = {.t = t};
     w.leaf = dil__px_leaf_new(t);

@@ -126,6 +126,21 @@ static dil_problem *random_full(dil_rng *r)
     return p;
 }
 
+/* Better plan by better plan up to the solution, and no bound on the way is above the best plan there is. */
+static void check_incumbents(const dil_solution *s, double best, uint64_t seed)
+{
+    assert_in_range(s->n_incumbents, 1, DIL_INCUMBENTS_MAX);
+    for (uint32_t i = 0; i < s->n_incumbents; i++) {
+        const dil_incumbent *x = &s->incumbents[i], *before = i ? x - 1 : NULL;
+        if (x->bound > best * (1 + 1e-9) + 1e-12)
+            fail_msg("seed %llu: %s had the bound %.12g on its way, there is a plan of %.12g", (unsigned long long)seed, s->solver, x->bound, best);
+        if (before && (x->objective > before->objective || x->sec < before->sec || x->cpu_sec < before->cpu_sec || x->bound < before->bound))
+            fail_msg("seed %llu: %s: plan %u on the way is no better or no later than the one before", (unsigned long long)seed, s->solver, i);
+        assert_true(x->sec <= s->solve_sec && x->cpu_sec <= s->solve_cpu_sec);
+    }
+    assert_true(s->incumbents[s->n_incumbents - 1].objective == s->objective);
+}
+
 /* -> 1 when both found a plan, 0 when both found none. */
 static int agree(const dil_problem *p, dil_goal goal, const char *solver, uint64_t seed)
 {
@@ -144,6 +159,8 @@ static int agree(const dil_problem *p, dil_goal goal, const char *solver, uint64
         if (b->bound > a->objective * (1 + 1e-9) + 1e-12)
             fail_msg("seed %llu: %s claims the bound %.12g, there is a plan of %.12g", (unsigned long long)seed, solver, b->bound, a->objective);
         assert_true(b->optimal);
+        check_incumbents(a, a->objective, seed);
+        check_incumbents(b, a->objective, seed);
     } else {
         assert_int_equal(sa, DIL_EINFEASIBLE);
         assert_true(eb.text[0] != 0);
