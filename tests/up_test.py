@@ -83,6 +83,12 @@ with tempfile.TemporaryDirectory() as tmp:
         check("a budget that cannot be met is told", r.returncode == 9 and "least damage" in r.stderr, r.returncode, r.stderr)
         r = run(*up[:-4], "--port", "0", "--entry", "c")
         check("no such entry", r.returncode != 0 and "c" in r.stderr, r.stderr)
+        r = run(*up, "--speculate", "3:0.7", "--no-serve")
+        plan, prof = (json.load(open(p("d", f))) for f in ("plan.json", "profile.json"))
+        check("a plan that counts with guesses", r.returncode == 0 and plan.get("speculate") == {"guesses": 3, "acceptance": 0.7}, r.stderr, plan.get("speculate"))
+        check("and with passes as they were measured", all(set(q["pass_sec"]) == {"2", "4", "8", "16"} and min(q["pass_sec"]["16"]) > 0 for l in prof["layers"] for q in l["levels"]))
+        r = run(*up, "--speculate", "3:1.7", "--no-serve")
+        check("a chance above one is none", r.returncode == 2 and "--speculate" in r.stderr, r.returncode, r.stderr)
         check("nodes end in order", stop(a) == 0 and stop(b, signal.SIGINT) == 0, a.returncode, b.returncode)
     finally:
         for c in running:

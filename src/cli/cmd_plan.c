@@ -1,6 +1,7 @@
 /* `dilemma plan`: which node holds each layer, at which types. */
 #include "cli/cli.h"
 #include "cli/plan_more.h"
+#include "cli/serving.h"
 
 #include <dilemma/problem.h>
 
@@ -250,19 +251,6 @@ static int run_problem(void)
     return status;
 }
 
-/* "D:CHANCE" or "off" */
-static bool parse_speculate(const char *text)
-{
-    char *end;
-    if (!text || strcmp(text, "off") == 0) return true;
-    if (*text < '0' || *text > '9') return false;
-    long d = strtol(text, &end, 10);
-    if (d < 1 || d > DIL_PLAN_GUESSES_MAX || *end != ':' || ((end[1] < '0' || end[1] > '9') && end[1] != '.')) return false;
-    opt.n_guesses = (uint32_t)d;
-    opt.acceptance = strtod(end + 1, &end);
-    return *end == 0 && opt.acceptance >= 0 && opt.acceptance <= 1;
-}
-
 static int run(int argc, char **argv)
 {
     dil_plan_options d = dil_plan_options_default();
@@ -282,7 +270,7 @@ static int run(int argc, char **argv)
         return dil_cli_usage("plan: --objective takes delay or throughput, not '%.32s'", opt.objective);
     if (opt.objective && strcmp(opt.objective, "throughput") == 0 && (opt.problem || opt.models.n || opt.compare || opt.pareto || opt.from || opt.explain))
         return dil_cli_usage("plan: --objective throughput makes one plan of one model: no --problem, --model-profile, --compare, --pareto, --from or --explain");
-    if (!parse_speculate(opt.speculate))
+    if (!dil_cli_speculate_plan(opt.speculate, &opt.n_guesses, &opt.acceptance))
         return dil_cli_usage("plan: --speculate is off, or guesses a pass (1 to %d) and the chance that one is right, as 5:0.7, not '%.32s'", DIL_PLAN_GUESSES_MAX, opt.speculate);
     if (opt.problem && opt.speculate) return dil_cli_usage("plan: --speculate needs a profile: a bare problem has no passes");
     if (opt.problem) {

@@ -23,6 +23,10 @@ typedef struct words {
     double max_ratio, max_kl, max_loss_pct, slack;
     int64_t port, context, sequences, tokens_in, tokens_out, threads;
     bool insecure, no_serve, discover;
+    const char *speculate;
+    int depth;           /* of what is served */
+    uint32_t n_guesses;  /* that the plan counts with */
+    double acceptance;
 } words;
 
 static dil_status find_peers(const words *w, dil_cli_target *peer, size_t *n, dil_keypair *key, dil_err *err)
@@ -55,7 +59,7 @@ static dil_status serve(const words *w, dil_cli_pipeline *p, dil_err *err)
     dil_status s = dil_cli_key_folder(w->keys, folder, err);
     if (s != DIL_OK) return s;
     dil_cli_serving v = {.relink_sec = DIL_CLI_RELINK_SEC, .keys_dir = folder, .find = w->discover, .model = p->student_path, .name = name, .bind = w->bind, .port = (uint16_t)w->port,
-                         .speculate = DIL_SPECULATE_AUTO, .plan = p->plan, .cluster = p->cluster, .profile = p->profile, .key = p->key};
+                         .speculate = w->depth, .plan = p->plan, .cluster = p->cluster, .profile = p->profile, .key = p->key};
     return dil_cli_serving_run(&v, err);
 }
 
@@ -81,6 +85,8 @@ static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
     p.plan_options.tokens_in = (uint32_t)w->tokens_in;
     p.plan_options.tokens_out = (uint32_t)w->tokens_out;
     p.plan_options.context = p.context;
+    p.plan_options.n_guesses = w->n_guesses;
+    p.plan_options.acceptance = w->acceptance;
     s = dil_cli_pipeline_open(&p, err);
     if (s == DIL_OK) s = dil_cli_pipeline_probe(&p, err);
     if (s == DIL_OK) s = dil_cli_pipeline_profile(&p, err);
@@ -95,7 +101,7 @@ static int run(int argc, char **argv)
 {
     dil_plan_options d = dil_plan_options_default();
     words w = {.bind = "127.0.0.1", .format = "auto", .max_ratio = INFINITY, .max_kl = INFINITY, .max_loss_pct = INFINITY, .slack = d.slack, .port = 8080,
-               .context = 2048, .sequences = 1, .tokens_in = 128, .tokens_out = 128};
+               .context = 2048, .sequences = 1, .tokens_in = 128, .tokens_out = 128, .depth = DIL_SPECULATE_AUTO};
     const dil_cli_opt opts[] = {
         {.name = "--model", .letter = 'm', .kind = DIL_CLI_STR, .out = &w.model, .arg = "FILE", .help = "another way to name MODEL, a GGUF file"},
         {.name = "--dir", .kind = DIL_CLI_STR, .out = &w.dir, .arg = "DIR", .help = "where the steps' files are kept (MODEL.up, here)"},
@@ -116,6 +122,7 @@ static int run(int argc, char **argv)
         {.name = "--sequences", .kind = DIL_CLI_INT, .out = &w.sequences, .arg = "N", .help = "requests at once (1)", .min = 1, .max = 256},
         {.name = "--tokens-in", .kind = DIL_CLI_INT, .out = &w.tokens_in, .arg = "N", .help = "of a typical request (128)", .min = 1, .max = 1 << 20},
         {.name = "--tokens-out", .kind = DIL_CLI_INT, .out = &w.tokens_out, .arg = "N", .help = "of a typical answer (128)", .min = 1, .max = 1 << 20},
+        {.name = "--speculate", .kind = DIL_CLI_STR, .out = &w.speculate, .arg = "S", .help = "off, N, auto: as `serve` (auto). D:CHANCE: the plan counts with passes of D guesses, each right with\nCHANCE, and the profile measures what they take (plan --speculate)"},
         {.name = "--port", .letter = 'p', .kind = DIL_CLI_INT, .out = &w.port, .arg = "P", .help = "HTTP port (8080); 0: any free one, printed", .min = 0, .max = 65535},
         {.name = "--bind", .kind = DIL_CLI_STR, .out = &w.bind, .arg = "ADDRESS", .help = "serve there (127.0.0.1: this machine alone)"},
         {.name = "--no-serve", .kind = DIL_CLI_FLAG, .out = &w.no_serve, .help = "end when the student is there"},
@@ -128,6 +135,8 @@ static int run(int argc, char **argv)
     if (pos.n) w.model = pos.item[0];
     if (!w.model) return dil_cli_usage("up: which model? A GGUF file is missing (dilemma pull fetches one)");
     if (w.discover && (w.node.n || w.insecure)) return dil_cli_usage("up: --discover goes without --node and --insecure");
+    if (!dil_cli_speculate(w.speculate, &w.depth) && !dil_cli_speculate_plan(w.speculate, &w.n_guesses, &w.acceptance))
+        return dil_cli_usage("up: --speculate is off, auto, a number, or guesses a pass and the chance that one is right, as 5:0.7, not '%.32s'", w.speculate);
     char dir[4096], name[128];
     dil_cli_model_name(w.model, name, sizeof name);
     snprintf(dir, sizeof dir, "%s.up", name);

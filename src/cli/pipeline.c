@@ -182,6 +182,7 @@ static dil_status profile_key(const dil_cli_pipeline *p, const dil_profiler_opts
         dil__key_num(k, d->threads);
         dil__key_num(k, d->throttle);
     }
+    if (o->passes) dil__key_str(k, "passes");
     if (p->data) return dil__key_file(k, p->data, err);
     dil__key_str(k, NULL);
     return DIL_OK;
@@ -223,6 +224,7 @@ dil_status dil_cli_pipeline_profile(dil_cli_pipeline *p, dil_err *err)
     o.n_threads = p->n_threads;
     o.calib_tokens = p->imatrix_tokens;
     o.batch = 128;
+    o.passes = p->plan_options.n_guesses > 0;
     uint32_t scored = o.n_ctx - 33; /* of a chunk; the first ones have too little context to count */
     o.n_chunks = (p->damage_tokens + scored - 1) / scored;
     if (p->time_limit_sec > 0) o.time_limit_sec = p->time_limit_sec;
@@ -261,6 +263,8 @@ static dil_status plan_key(const dil_cli_pipeline *p, dil__key *k, dil_err *err)
     dil__key_str(k, o->solver);
     double n[] = {o->tokens_in, o->tokens_out, o->context, o->max_damage, o->max_loss_increase, o->max_ratio, o->slack, o->rate, o->load_max};
     for (size_t i = 0; i < sizeof n / sizeof n[0]; i++) dil__key_num(k, n[i]);
+    if (o->n_guesses) dil__key_num(k, o->n_guesses);
+    if (o->n_guesses) dil__key_num(k, o->acceptance);
     dil_status s = dil__key_file(k, p->profile_path, err);
     return s == DIL_OK ? dil__key_file(k, p->cluster_path, err) : s;
 }

@@ -31,6 +31,18 @@ bool dil_cli_speculate(const char *text, int *out)
     return true;
 }
 
+bool dil_cli_speculate_plan(const char *text, uint32_t *n_guesses, double *acceptance)
+{
+    char *end;
+    if (!text || strcmp(text, "off") == 0) return true;
+    if (*text < '0' || *text > '9') return false;
+    long d = strtol(text, &end, 10);
+    if (d < 1 || d > DIL_PLAN_GUESSES_MAX || *end != ':' || ((end[1] < '0' || end[1] > '9') && end[1] != '.')) return false;
+    *n_guesses = (uint32_t)d;
+    *acceptance = strtod(end + 1, &end);
+    return *end == 0 && *acceptance >= 0 && *acceptance <= 1;
+}
+
 #define UNLOAD_GRACE_SEC 30.0
 
 struct dil_cli_served {

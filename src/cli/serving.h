@@ -44,6 +44,8 @@ typedef struct dil_cli_serving {
 void dil_cli_model_name(const char *path, char *out, size_t cap);
 /* "off", "auto" (also NULL), or how many; false: none of them. */
 bool dil_cli_speculate(const char *text, int *out);
+/* What a plan counts with: "D:CHANCE", or "off" and NULL, which leave both as they are. */
+bool dil_cli_speculate_plan(const char *text, uint32_t *n_guesses, double *acceptance);
 
 typedef struct dil_cli_served dil_cli_served;
 /* Listens and loads; returns when it answers. */
