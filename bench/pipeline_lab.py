@@ -34,8 +34,15 @@ def address(node):
     return "10.77.0.%d" % (1 + NODES.index(node))
 
 
-def even_plan(n_blocks, sequences=1, context=2048):
-    """Blocks split evenly over the nodes; embedding on the first, head on the last."""
+def costs(n_blocks, decode_sec, prefill_sec):
+    """What a profile would say of every node: of all blocks together, a token, and a prompt token."""
+    row = lambda l, sec: [sec / n_blocks if 0 < l <= n_blocks else 0] * len(NODES)
+    return {"nodes": NODES, "n_past": 256, "batch": 128, "decode_sec": [row(l, decode_sec) for l in range(n_blocks + 2)],
+            "prefill_sec": [row(l, prefill_sec) for l in range(n_blocks + 2)]}
+
+
+def even_plan(n_blocks, sequences=1, context=2048, costs=None):
+    """Blocks split evenly over the nodes; embedding on the first, head on the last. costs: that the ring cuts prompts by."""
     cut = [n_blocks * i // len(NODES) for i in range(len(NODES) + 1)]
     stages = []
     for i, n in enumerate(NODES):
@@ -46,7 +53,7 @@ def even_plan(n_blocks, sequences=1, context=2048):
               for s in stages for l in range(s["first_layer"], s["last_layer"] + 1)]
     return {"version": 1, "model": {"path": "m", "hash": ""}, "entry": NODES[0], "context": context, "sequences": sequences, "tokens_in": 64, "tokens_out": 64,
             "token_sec": 0, "prefill_sec": 0, "total_sec": 0, "bound_sec": 0, "gap": 1, "solver": "even", "solve_sec": 0, "ratio_to_fp32": 0.2,
-            "predicted_damage": 0, "damage_measure": "kl", "layers": layers, "stages": stages}
+            "predicted_damage": 0, "damage_measure": "kl", "layers": layers, "stages": stages, "costs": costs}
 
 
 ECHO = """

@@ -6,6 +6,7 @@
 #define DIL_NET_PIPE_H
 
 #include "net/draft.h"
+#include "net/piece.h"
 
 #include <dilemma/runner.h>
 
@@ -82,6 +83,7 @@ struct dil__pipe { /* first member of every implementation */
     const dil__pipe_ops *ops;
     uint32_t n_ctx, n_seq, n_vocab;
     uint32_t chunk;      /* prompt tokens a work; also bounds the sequences decoded together */
+    dil__pieces pieces;  /* known: prompts travel in pieces that may be smaller than a chunk, twice as many as depth says while nobody else waits */
     uint32_t depth;      /* works in flight that keep every stage busy, at most DIL__DEPTH_MAX; 1: submit computes at once. May change with RESET */
     uint32_t schema_max; /* bytes of a grammar's schema; 0: it takes no grammars */
     bool fixed_shapes;   /* never put two prompts into one work */

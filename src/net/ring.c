@@ -7,6 +7,8 @@
  * dropped. */
 #include "net/ring.h"
 
+#include "base/wire.h"
+
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -360,6 +362,7 @@ static dil_status open_ring(dil__ring *r, const dil_plan *plan, const dil_cluste
     p->chunk = o->chunk ? o->chunk : DIL__CHUNK;
     p->depth = plan->n_stages + 1 < DIL__DEPTH_MAX ? plan->n_stages + 1 : DIL__DEPTH_MAX;
     p->fixed_shapes = o->fixed_shapes;
+    if (!o->fixed_shapes) p->pieces = dil__pieces_of_plan(plan, cluster, arch->n_embd, (uint32_t)dil__wire_bytes(o->wire)); /* else a text would depend on the plan */
     if (p->n_ctx < 2 || p->n_seq > DIL__SLOTS_MAX || p->chunk > DIL__WORK_TOKENS_MAX)
         return dil_fail(err, DIL_EUSAGE, "a context of %u tokens, %u sequences, chunks of %u: at least 2, at most %d, at most %d", p->n_ctx, p->n_seq, p->chunk,
                         DIL__SLOTS_MAX, DIL__WORK_TOKENS_MAX);

@@ -230,6 +230,13 @@ static uint32_t chunk_tokens(const dil_runner *r, const request *q)
     return left < n ? left : n;
 }
 
+/* As many of them as travel together. */
+static uint32_t piece_tokens(const dil_runner *r, const request *q)
+{
+    uint32_t n = chunk_tokens(r, q), most = dil__piece_tokens(&r->pipe->pieces, q->n_known, r->pipe->chunk);
+    return n < most ? n : most;
+}
+
 static bool wants_chunk(const dil_runner *r, const request *q)
 {
     return chunk_tokens(r, q) > 0;
@@ -327,7 +334,7 @@ static void fill_chunk(dil_runner *r, dil__work *w, flight *f)
     for (uint32_t i = 0; i < n_seq; i++) {
         uint32_t s = (start + i) % n_seq;
         if (!wants_chunk(r, r->slot[s])) continue;
-        uint32_t n = chunk_tokens(r, r->slot[s]), room = r->pipe->chunk - w->batch.n_tokens;
+        uint32_t n = piece_tokens(r, r->slot[s]), room = r->pipe->chunk - w->batch.n_tokens;
         if (n > room) {
             if (f->n_parts) break; /* a chunk is never cut smaller than it would be alone */
             n = room;
@@ -368,6 +375,14 @@ static void take_reset(dil_runner *r)
         q->begun = false;
     }
     r->down = true;
+}
+
+/* A prompt's pieces are under way on every link while every stage computes; where nobody else waits for a stage, more of them than there are stages. */
+static bool has_room(const dil_runner *r)
+{
+    uint32_t depth = r->pipe->depth, most = 2 * depth < DIL__DEPTH_MAX ? 2 * depth : DIL__DEPTH_MAX;
+    if (r->n_flying < depth) return true;
+    return r->pipe->pieces.most_sec > 0 && r->n_flying < most && atomic_load(&r->n_active) == 1 && any(r, wants_chunk);
 }
 
 static bool submit_one(dil_runner *r)
@@ -536,7 +551,7 @@ static void *schedule(void *arg)
     while (!atomic_load(&r->closing)) {
         if (atomic_exchange(&r->mail, false)) end_canceled(r);
         fill_slots(r);
-        while (!r->down && r->n_flying < r->pipe->depth && submit_one(r)) continue;
+        while (!r->down && has_room(r) && submit_one(r)) continue;
         dil__pipe_event ev = {0};
         bool idle = r->down || (!any(r, wants_chunk) && !any(r, wants_decode));
         if (r->n_flying || idle) r->pipe->ops->wait(r->pipe, -1, &ev);

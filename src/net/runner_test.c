@@ -92,7 +92,7 @@ static dil_status fake_submit(dil__pipe *p, const dil__work *w, dil_err *err)
     unsigned n = atomic_fetch_add(&f->n_works, 1) + 1;
     a.failed = n == atomic_load(&f->fail_at);
     pthread_mutex_lock(&f->lock);
-    assert_true(f->n < p->depth);
+    assert_true(f->n < (p->pieces.most_sec > 0 ? 2 : 1) * p->depth);
     f->ring[(f->head + f->n++) % DIL__DEPTH_MAX] = a;
     if (f->n > atomic_load(&f->max_flying)) atomic_store(&f->max_flying, f->n);
     if (atomic_load(&f->n_losses_left) && dil_rng_below(&f->loss, 25) == 0) {
@@ -300,6 +300,64 @@ static void chunks_of_one_prompt_follow_each_other_into_the_pipe(void **state)
     assert_int_equal(atomic_load(&f->n_works), 11);
     free(j);
     dil_runner_close(r);
+}
+
+static void pieces_of_a_prompt_that_is_alone_go_twice_as_deep(void **state)
+{
+    (void)state;
+    fake *f;
+    dil_runner *r = runner_of(&f, 2, 3, 64);
+    f->pipe.pieces = (dil__pieces){0.001, 0.006, 0.002}; /* pieces of 16 tokens: a chunk */
+    hold(f, true);
+    job *j = start(r, 7, 16 * CHUNK, 2, DIL_OK);
+    while (atomic_load(&f->max_flying) < 6) dil_sleep_ns(100000);
+    hold(f, false);
+    wait_for(j);
+    check_text(j);
+    assert_int_equal(atomic_load(&f->n_works), 17);
+    atomic_store(&f->max_flying, 0);
+    job *a = start(r, 8, 16 * CHUNK, 30, DIL_OK), *b = start(r, 9, 8 * CHUNK, 30, DIL_OK);
+    wait_for(a);
+    wait_for(b);
+    check_text(a);
+    check_text(b);
+    free(j);
+    free(a);
+    free(b);
+    dil_runner_close(r);
+}
+
+static void pieces_are_those_of_least_time(void **state)
+{
+    (void)state;
+    assert_int_equal(dil__piece_tokens(&(dil__pieces){0}, 1000, 128), 128);
+    assert_int_equal(dil__piece_tokens(&(dil__pieces){10, 0.003, 0.001}, 1000, 128), 128); /* what comes with a piece is all that counts */
+    assert_int_equal(dil__piece_tokens(&(dil__pieces){0.001, 0.006, 0.002}, 1000, 128), 64);
+    assert_int_equal(dil__piece_tokens(&(dil__pieces){0.001, 0.006, 0.002}, 100, 128), 16);
+    assert_int_equal(dil__piece_tokens(&(dil__pieces){0.001, 0.006, 0.002}, 100, 8), 8);
+}
+
+static void pieces_of_a_plan_are_counted_as_by_hand(void **state)
+{
+    (void)state;
+    const char *names[] = {"a", "b"};
+    double one[] = {0, 0, 0.010, 0.020, 0.010, 0.020, 0.5, 0.5}, more[] = {0, 0, 0.004, 0.008, 0.004, 0.008, 0.5, 0.5}; /* [4][2] */
+    dil_plan_costs costs = {.nodes = names, .n_nodes = 2, .batch = 128, .decode_sec = one, .prefill_sec = more};
+    dil_plan_stage stages[] = {{.node = "a", .first_layer = 0, .last_layer = 1}, {.node = "b", .first_layer = 2, .last_layer = 2}, {.node = "a", .first_layer = 3, .last_layer = 3}};
+    dil_cluster_node nodes[] = {{.name = "a"}, {.name = "b"}};
+    dil_cluster_link links[] = {{.from = 0, .to = 1, .bytes_per_sec = 1e6}, {.from = 1, .to = 0, .bytes_per_sec = 1e9}};
+    dil_cluster cluster = {.nodes = nodes, .n_nodes = 2, .links = links, .n_links = 2};
+    dil_plan plan = {.n_layers = 4, .stages = stages, .n_stages = 3, .costs = &costs};
+    dil__pieces p = dil__pieces_of_plan(&plan, &cluster, 1000, 4);
+    assert_float_equal(p.most_sec, 0.008, 1e-9);
+    assert_float_equal(p.sum_sec, 0.004 + 0.004 + 0.008 + 0.000004, 1e-9); /* the head sees one token */
+    assert_float_equal(p.more_sec, 0.012 + 0.0008, 1e-9);
+    links[0].bytes_per_sec = 1e5;
+    assert_float_equal(dil__pieces_of_plan(&plan, &cluster, 1000, 4).most_sec, 0.040, 1e-9);
+    stages[1].node = "a";
+    assert_true(dil__pieces_of_plan(&plan, &cluster, 1000, 4).most_sec == 0); /* one node */
+    plan.costs = NULL;
+    assert_true(dil__pieces_of_plan(&plan, &cluster, 1000, 4).most_sec == 0);
 }
 
 static void a_full_queue_is_said_with_its_numbers(void **state)
@@ -534,6 +592,9 @@ int main(void)
         cmocka_unit_test(texts_are_right_with_one_slot),
         cmocka_unit_test(sequences_split_into_groups_that_fill_the_stages),
         cmocka_unit_test(chunks_of_one_prompt_follow_each_other_into_the_pipe),
+        cmocka_unit_test(pieces_of_a_prompt_that_is_alone_go_twice_as_deep),
+        cmocka_unit_test(pieces_are_those_of_least_time),
+        cmocka_unit_test(pieces_of_a_plan_are_counted_as_by_hand),
         cmocka_unit_test(a_full_queue_is_said_with_its_numbers),
         cmocka_unit_test(a_long_prompt_does_not_stop_running_streams),
         cmocka_unit_test(canceling_ends_a_running_and_a_waiting_request),
