@@ -67,7 +67,7 @@ with tempfile.TemporaryDirectory() as tmp:
     tool = os.path.join(os.environ.get("DILEMMA_LLAMA_BIN", ""), "llama-perplexity")
     if os.path.exists(tool):
         def theirs(*args):
-            for _ in range(3): # seen once in some dozens of runs: its lines ended before the last chunk's
+            for _ in range(20): # on a busy machine its last lines are often lost
                 r = subprocess.run([tool, "-f", p("v.txt"), "-c", "256", "-b", "256", "--chunks", "2", "-t", "1", "--no-warmup", *args], capture_output=True, text=True, timeout=300)
                 m = re.search(r"Final estimate: PPL = ([\d.]+)", r.stdout + r.stderr)
                 if m: return float(m.group(1))

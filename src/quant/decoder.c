@@ -511,5 +511,6 @@ void dil__decoder_backward(dil__decoder *d, const int32_t *ids, uint32_t n, floa
         block_back(d, l, n, dh, tmp);
         hand_out(d, l, sink);
     }
+    if (sink->hidden) sink->hidden(sink->ctx, 0, n, d->hidden[0], dh);
     embed_back(d, ids, n, dh, dtable, sink);
 }

@@ -1,5 +1,6 @@
 /* The differentiating decoder against the engine's graph, and its gradients against finite differences. */
 #include "quant/decoder.h"
+#include "quant/table_metric.h"
 #include "engine/synthetic.h"
 
 #include <math.h>
@@ -274,8 +275,104 @@ static void forks_are_their_branches(void **state)
     }
 }
 
+/* --- what an error in a tied table costs ----------------------------------------------------------------------------------------- */
+
+enum { DRAWS = 1500 };
+
+/* Probabilities of every token's successor, with the stream behind the embedding moved by `by` [n_embd] at token `at`. */
+static void probabilities(const model *m, uint32_t at, const float *by, double sign, double *p)
+{
+    size_t e = m->arch.n_embd;
+    float a[N * 64], b[N * 64], logits[N * N_VOCAB];
+    dil__decoder_layer(m->d, 0, m->ids, NULL, N, a);
+    for (size_t k = 0; k < e; k++) a[at * e + k] += (float)sign * by[k];
+    for (uint32_t l = 1; l <= m->arch.n_blocks; l++) {
+        dil__decoder_layer(m->d, l, NULL, a, N, b);
+        memcpy(a, b, sizeof a);
+    }
+    dil__decoder_layer(m->d, m->arch.n_blocks + 1, NULL, a, N, logits);
+    for (size_t i = 0; i < N; i++) {
+        double sum = 0;
+        for (size_t v = 0; v < N_VOCAB; v++) sum += p[i * N_VOCAB + v] = exp((double)logits[i * N_VOCAB + v]);
+        for (size_t v = 0; v < N_VOCAB; v++) p[i * N_VOCAB + v] /= sum;
+    }
+}
+
+/* Twice the divergence over a small move of a word by `dir` [word], over its size squared, summed over the places. */
+static double embedding_cost(const model *m, const float *dir)
+{
+    const float eps = 1e-2f;
+    size_t e = m->arch.n_embd, word = m->arch.n_embd_word;
+    const float *project = NULL;
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = dil_arch_layer_tensors(&m->arch, 0, t);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(t[i].role, "project_in") == 0) project = dil__decoder_tensor(m->d, 0, i);
+    float by[64] = {0};
+    for (size_t i = 0; i < e; i++)
+        for (size_t k = 0; k < word; k++) by[i] += eps * (project ? project[i * word + k] : i == k ? 1.0f : 0.0f) * dir[k];
+    double cost = 0, p[N * N_VOCAB], q[N * N_VOCAB];
+    for (uint32_t at = 0; at < N; at++) {
+        probabilities(m, at, by, 0, p);
+        for (int sign = -1; sign <= 1; sign += 2) {
+            probabilities(m, at, by, sign, q);
+            for (size_t i = 0; i < N * N_VOCAB; i++) cost += p[i] * log(p[i] / q[i]) / (double)(eps * eps);
+        }
+    }
+    return cost;
+}
+
+/* Σ_t Σ_v p (1 - p) (dir x)². */
+static double head_cost(const model *m, const float *dir)
+{
+    size_t word = m->arch.n_embd_word;
+    float x[N * 64], nowhere[64] = {0};
+    double cost = 0, p[N * N_VOCAB];
+    probabilities(m, 0, nowhere, 0, p);
+    dil__decoder_forward(m->d, m->ids, N, x);
+    for (size_t i = 0; i < N; i++) {
+        double along = 0, doubt = 0;
+        for (size_t k = 0; k < word; k++) along += (double)x[i * word + k] * (double)dir[k];
+        for (size_t v = 0; v < N_VOCAB; v++) doubt += p[i * N_VOCAB + v] * (1 - p[i * N_VOCAB + v]);
+        cost += doubt * along * along;
+    }
+    return cost;
+}
+
+static void table_metric_is_what_an_error_costs(void **state)
+{
+    (void)state;
+    dil_arch archs[] = {llama_arch(true, false), opt_arch(false), opt_arch(true)};
+    for (size_t a = 0; a < sizeof archs / sizeof archs[0]; a++) {
+        model m;
+        open_model(&m, archs[a]);
+        size_t word = m.arch.n_embd_word;
+        int32_t *ids = malloc(DRAWS * sizeof m.ids);
+        assert_non_null(ids);
+        for (size_t i = 0; i < DRAWS; i++) memcpy(ids + i * N, m.ids, sizeof m.ids);
+        dil__table_metric_opts o = {&m.arch, &m.weights, ids, N, DRAWS, 1};
+        dil__hessian h;
+        dil_err err = {0};
+        if (dil__table_metric(&o, NULL, &h, &err)) fail_msg("%s", err.text);
+        dil_rng rng;
+        dil_rng_init(&rng, 51 + a);
+        for (int trial = 0; trial < 6; trial++) {
+            float dir[64];
+            double got = 0;
+            for (size_t k = 0; k < word; k++) dir[k] = (float)dil_rng_normal(&rng);
+            for (size_t i = 0; i < word; i++)
+                for (size_t k = i; k < word; k++) got += (i == k ? 1 : 2) * h.sum[i * word + k] * (double)dir[i] * (double)dir[k] / DRAWS;
+            double head = head_cost(&m, dir), embedding = embedding_cost(&m, dir), want = head + embedding;
+            if (!(fabs(got - want) <= 0.05 * want)) fail_msg("architecture %zu: %g as head, %g as embedding, together %g; %g by the metric", a, head, embedding, want, got);
+        }
+        dil__hessian_fini(&h);
+        free(ids);
+        close_model(&m);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forks_are_their_branches), cmocka_unit_test(forward_agrees_with_the_engine), cmocka_unit_test(gradients_agree_with_finite_differences)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(table_metric_is_what_an_error_costs), cmocka_unit_test(forks_are_their_branches), cmocka_unit_test(forward_agrees_with_the_engine), cmocka_unit_test(gradients_agree_with_finite_differences)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,20 +3,22 @@
 
 #include "quant/decoder.h"
 #include "quant/gptq.h"
+#include "quant/table_metric.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_GROUPS = 4, HEAD = N_GROUPS, N_MOMENTS };
+enum { N_GROUPS = 4, HEAD = N_GROUPS, N_MOMENTS, TABLE_CHUNKS = 6 };
 #define DAMP 0.01
-#define DAMP_TABLE 0.05 /* a tied table also is the embedding, where every column counts alike */
 
 static const struct { const char *role; size_t group; } group_of[] = {
     {"attn_q", 0}, {"attn_k", 0}, {"attn_v", 0}, {"attn_output", 1}, {"ffn_gate", 2}, {"ffn_up", 2}, {"ffn_down", 3}};
 
 struct dil__inputs {
     const dil_arch *arch;
+    const dil_weights *weights;
     dil__decoder *d;
+    int n_threads;
     uint32_t n_ctx, n_chunks;
     int32_t *ids;
     float *stream;                 /* [n_chunks * n_ctx][n_embd] behind layer `at` */
@@ -25,6 +27,7 @@ struct dil__inputs {
     uint32_t of;                   /* the layer that h and u are of; UINT32_MAX: none */
     dil__hessian h[N_MOMENTS];
     float *u[N_MOMENTS];           /* NULL: not made yet */
+    float *table;                  /* a tied table's factor; NULL: not made yet */
     size_t cols[N_MOMENTS];
 };
 
@@ -42,6 +45,7 @@ void dil__inputs_free(dil__inputs *in)
 {
     if (!in) return;
     forget(in);
+    free(in->table);
     free(in->ids);
     free(in->stream);
     free(in->x);
@@ -56,7 +60,7 @@ static void restart(dil__inputs *in)
     in->at = 0;
 }
 
-dil_status dil__inputs_open(const dil_arch *arch, dil__decoder *decoder, const int32_t *ids, uint32_t n_ctx, uint32_t n_chunks,
+dil_status dil__inputs_open(const dil_arch *arch, const dil_weights *weights, dil__decoder *decoder, int n_threads, const int32_t *ids, uint32_t n_ctx, uint32_t n_chunks,
                             dil__inputs **out, dil_err *err)
 {
     dil__inputs *in = calloc(1, sizeof *in);
@@ -65,7 +69,7 @@ dil_status dil__inputs_open(const dil_arch *arch, dil__decoder *decoder, const i
     size_t cols[N_MOMENTS] = {arch->n_embd, q, arch->n_embd, arch->n_ff, arch->n_embd_word}, widest = 0;
     for (size_t g = 0; g < N_MOMENTS; g++) widest = cols[g] > widest ? cols[g] : widest;
     memcpy(in->cols, cols, sizeof cols);
-    in->arch = arch, in->n_ctx = n_ctx, in->n_chunks = n_chunks, in->of = UINT32_MAX;
+    in->arch = arch, in->weights = weights, in->n_threads = n_threads, in->n_ctx = n_ctx, in->n_chunks = n_chunks, in->of = UINT32_MAX;
     in->ids = malloc(tokens * sizeof *in->ids);
     in->stream = malloc(tokens * arch->n_embd * sizeof *in->stream);
     in->x = malloc(n_ctx * widest * sizeof *in->x);
@@ -133,21 +137,32 @@ static dil_status go_to(dil__inputs *in, uint32_t layer, dil_err *err)
     return st;
 }
 
+static dil_status table_factor(dil__inputs *in, const float **u, dil_err *err)
+{
+    dil__table_metric_opts o = {in->arch, in->weights, in->ids, in->n_ctx, in->n_chunks < TABLE_CHUNKS ? in->n_chunks : TABLE_CHUNKS, in->n_threads};
+    dil__hessian h = {0};
+    dil_status st = in->table ? DIL_OK : dil__table_metric(&o, NULL, &h, err);
+    if (st == DIL_OK && !in->table) st = dil__gptq_factor(&h, DAMP, &in->table, err);
+    dil__hessian_fini(&h);
+    if (st == DIL_OK) *u = in->table;
+    return st;
+}
+
 dil_status dil__inputs_factor(dil__inputs *in, uint32_t layer, const char *role, const float **u, dil_err *err)
 {
     uint32_t head = in->arch->n_blocks + 1;
     size_t g = N_MOMENTS;
     *u = NULL;
     if (layer == 0 || layer == head) {
-        bool table = strcmp(role, layer == 0 && in->arch->tied_head ? "token_embd" : "output") == 0 || (layer == head && in->arch->tied_head && strcmp(role, "token_embd") == 0);
-        if (table) g = HEAD, layer = head;
+        if (in->arch->tied_head && strcmp(role, "token_embd") == 0) return table_factor(in, u, err);
+        if (strcmp(role, "output") == 0) g = HEAD;
     } else {
         for (size_t i = 0; i < sizeof group_of / sizeof group_of[0]; i++)
             if (strcmp(group_of[i].role, role) == 0) g = group_of[i].group;
     }
     if (g == N_MOMENTS) return DIL_OK;
     dil_status st = go_to(in, layer, err);
-    if (st == DIL_OK && !in->u[g]) st = dil__gptq_factor(&in->h[g], g == HEAD && in->arch->tied_head ? DAMP_TABLE : DAMP, &in->u[g], err);
+    if (st == DIL_OK && !in->u[g]) st = dil__gptq_factor(&in->h[g], DAMP, &in->u[g], err);
     if (st == DIL_OK) *u = in->u[g];
     return st;
 }

@@ -24,7 +24,7 @@ static dil_status factor_of(dil__profiler *p, uint32_t layer, const char *role, 
 {
     dil_status st = DIL_OK;
     if (!p->inputs)
-        st = dil__inputs_open(&p->arch, dil__chain_decoder(p->chain), p->calib.id, p->o->n_ctx, (uint32_t)(p->calib.n / p->o->n_ctx), &p->inputs, err);
+        st = dil__inputs_open(&p->arch, &p->weights, dil__chain_decoder(p->chain), dil__profiler_threads(p), p->calib.id, p->o->n_ctx, (uint32_t)(p->calib.n / p->o->n_ctx), &p->inputs, err);
     return st == DIL_OK ? dil__inputs_factor(p->inputs, layer, role, u, err) : st;
 }
 

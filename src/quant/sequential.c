@@ -1,6 +1,6 @@
 /* Within a block the tensors go in groups that share an input: q, k, v; attention's output; gate, up; down. Each group sees the student
  * as it is by then: the groups before it quantized, those behind it not yet. The embedding comes first, so that the blocks
- * make up for its errors as well; a tied one needs the covariance of the final norm's output for that, taken from the teacher.
+ * make up for its errors as well; what an error in a tied one costs, the teacher says before (table_metric.h).
  *
  * The decoder in floats (decoder.h) holds the teacher's weights at first; each tensor gives way to its quantized values, and a block's parts are
  * computed once, the teacher's before any of the block's weights change. */
@@ -11,6 +11,7 @@
 #include "quant/decoder.h"
 #include "quant/gptq.h"
 #include "quant/recode.h"
+#include "quant/table_metric.h"
 
 #include <cblas.h>
 #include <stdlib.h>
@@ -312,29 +313,38 @@ static dil_status quantize_block(run *r, uint32_t layer, dil_err *err)
     return st;
 }
 
-/* The table of a tied head, or of the head alone, with error feedback for the head's product on `stream` behind the last block. */
-static dil_status quantize_table(run *r, uint32_t layer, const char *name, const float *stream, uint32_t n_chunks, double damp, dil_err *err)
+/* The table of that role with error feedback under h. */
+static dil_status quantize_table(run *r, uint32_t layer, const char *role, const dil__hessian *h, double damp, dil_err *err)
 {
     dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
-    size_t n = dil_arch_layer_tensors(r->arch, layer, t), word = r->arch->n_embd_word, n_ctx = r->o->n_ctx;
+    size_t n = dil_arch_layer_tensors(r->arch, layer, t);
+    float *u = NULL, *importance = NULL;
+    dil_status st = dil__gptq_factor(h, damp, &u, err);
+    if (st == DIL_OK) st = diagonal(h, &importance, err);
+    for (size_t i = 0; i < n && st == DIL_OK; i++)
+        if (strcmp(t[i].role, role) == 0) st = quantize_tensor(r, layer, i, &t[i], NULL, u, importance, err);
+    free(u);
+    free(importance);
+    return st;
+}
+
+/* A head with a table of its own: the covariance of what it multiplies behind the student's last block. */
+static dil_status quantize_head(run *r, uint32_t n_chunks, dil_err *err)
+{
+    size_t word = r->arch->n_embd_word, n_ctx = r->o->n_ctx;
     dil__hessian h;
-    float *u = NULL, *importance = NULL, *x = malloc(n_ctx * word * sizeof *x);
+    float *x = malloc(n_ctx * word * sizeof *x);
     dil_status st = x ? dil__hessian_init(&h, (uint32_t)word, err) : dil_fail(err, DIL_EMEMORY, "out of memory");
     if (st != DIL_OK) {
         free(x);
         return st;
     }
     for (uint32_t c = 0; c < n_chunks && st == DIL_OK; c++) {
-        dil__decoder_finish(r->d, stream + c * n_ctx * r->arch->n_embd, (uint32_t)n_ctx, x);
+        dil__decoder_finish(r->d, r->student + c * n_ctx * r->arch->n_embd, (uint32_t)n_ctx, x);
         st = dil__hessian_add(&h, x, n_ctx, err);
     }
-    if (st == DIL_OK) st = dil__gptq_factor(&h, damp, &u, err);
-    if (st == DIL_OK) st = diagonal(&h, &importance, err);
-    for (size_t i = 0; i < n && st == DIL_OK; i++)
-        if (strcmp(t[i].role, name) == 0) st = quantize_tensor(r, layer, i, &t[i], NULL, u, importance, err);
+    if (st == DIL_OK) st = quantize_table(r, r->arch->n_blocks + 1, "output", &h, r->o->damp, err);
     dil__hessian_fini(&h);
-    free(u);
-    free(importance);
     free(x);
     return st;
 }
@@ -352,6 +362,25 @@ static dil_status round_rest(run *r, uint32_t layer, dil_err *err)
     return st;
 }
 
+static uint32_t table_chunks(const dil__sequential_opts *o)
+{
+    return o->n_chunks < TABLE_CHUNKS ? o->n_chunks : TABLE_CHUNKS;
+}
+
+/* h stays empty where no tied table changes. */
+static dil_status measure_table(const run *r, dil__hessian *h, dil_err *err)
+{
+    dil_layer_tensor t[DIL_LAYER_TENSORS_MAX];
+    size_t n = r->arch->tied_head ? dil_arch_layer_tensors(r->arch, 0, t) : 0;
+    dil__table_metric_opts o = {r->arch, r->weights, r->o->ids, r->o->n_ctx, table_chunks(r->o), r->n_threads};
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(t[i].role, "token_embd") != 0) continue;
+        bool changes = r->o->type_of(r->o->ctx, t[i].name) != dil_weights_find(r->weights, t[i].name)->type;
+        return changes ? dil__table_metric(&o, r->progress, h, err) : DIL_OK;
+    }
+    return DIL_OK;
+}
+
 static void embed(run *r, float *stream)
 {
     uint32_t n = r->o->n_ctx;
@@ -359,35 +388,17 @@ static void embed(run *r, float *stream)
         dil__decoder_embed(r->d, r->o->ids + (size_t)c * n, n, stream + (size_t)c * n * r->arch->n_embd);
 }
 
-/* The teacher's streams behind the last block, of the first n_chunks sequences, into r->student. */
-static dil_status teacher_to_the_end(run *r, uint32_t n_chunks, dil_err *err)
-{
-    uint32_t n = r->o->n_ctx;
-    for (uint32_t c = 0; c < n_chunks; c++) {
-        size_t at = (size_t)c * n * r->arch->n_embd;
-        dil__decoder_forward(r->d, r->o->ids + (size_t)c * n, n, r->diff);
-        memcpy(r->student + at, dil__decoder_hidden(r->d, r->arch->n_blocks), (size_t)n * r->arch->n_embd * sizeof(float));
-        if (!dil_progress_step(r->progress, "running the teacher", c + 1, n_chunks)) return dil_fail(err, DIL_ECANCELED, "canceled; nothing was written");
-    }
-    return DIL_OK;
-}
-
-/* A tied table also is the embedding, where every column of a row counts alike: more damping. */
-static dil_status quantize_all(run *r, dil_err *err)
+static dil_status quantize_all(run *r, const dil__hessian *table, dil_err *err)
 {
     const dil_arch *a = r->arch;
-    uint32_t n_table = r->o->n_chunks < TABLE_CHUNKS ? r->o->n_chunks : TABLE_CHUNKS;
     dil_status st = dil__decoder_load(r->d, r->weights, err);
     if (st != DIL_OK) return st;
     embed(r, r->teacher);
-    if (a->tied_head) {
-        st = teacher_to_the_end(r, n_table, err);
-        if (st == DIL_OK) st = quantize_table(r, 0, "token_embd", r->student, n_table, r->o->damp > 0.05 ? r->o->damp : 0.05, err);
-    }
+    if (table->n > 0) st = quantize_table(r, 0, "token_embd", table, r->o->damp, err);
     if (st == DIL_OK) st = round_rest(r, 0, err);
     if (st == DIL_OK) embed(r, r->student);
     for (uint32_t l = 1; l <= a->n_blocks && st == DIL_OK; l++) st = quantize_block(r, l, err);
-    if (st == DIL_OK && !a->tied_head) st = quantize_table(r, a->n_blocks + 1, "output", r->student, n_table, r->o->damp, err);
+    if (st == DIL_OK && !a->tied_head) st = quantize_head(r, table_chunks(r->o), err);
     return st == DIL_OK ? round_rest(r, a->n_blocks + 1, err) : st;
 }
 
@@ -412,10 +423,13 @@ dil_status dil__sequential_quantize(const dil_arch *arch, const dil_weights *wei
 {
     run r = {.arch = arch, .weights = weights, .o = o, .progress = progress, .out = out, .n_threads = o->n_threads > 0 ? o->n_threads : dil_cpu_count(),
              .n_tokens = (size_t)o->n_ctx * o->n_chunks};
-    dil_status st = allocate(&r) ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", r.n_tokens);
+    dil__hessian table = {0}; /* measured before the streams of all sequences take their memory */
+    dil_status st = measure_table(&r, &table, err);
+    if (st == DIL_OK && !allocate(&r)) st = dil_fail(err, DIL_EMEMORY, "out of memory for the hidden states of %zu tokens", r.n_tokens);
     if (st == DIL_OK) st = dil__decoder_open(arch, o->n_ctx, r.n_threads, false, &r.d, err);
-    if (st == DIL_OK) st = quantize_all(&r, err);
+    if (st == DIL_OK) st = quantize_all(&r, &table, err);
     dil__decoder_free(r.d);
+    dil__hessian_fini(&table);
     float *all[] = {r.teacher, r.teacher_mid, r.teacher_out, r.student, r.student_mid, r.x, r.diff, r.teacher_x[0], r.teacher_x[1], r.teacher_x[2], r.teacher_x[3]};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     return st;
