@@ -52,6 +52,19 @@ with tempfile.TemporaryDirectory() as tmp:
     assert "going on after step" in r.stderr, r.stderr
     assert open(p("cut.gguf"), "rb").read() == open(p("whole.gguf"), "rb").read(), "a resumed run ends elsewhere"
 
+    # questions: compared at the answers alone, judged by eval, which asks one question after the other
+    def questions(path, n):
+        qa = lambda c: {"id": "q", "question": random_text(5), "answers": [{"text": " ".join(c.split()[3:6]), "answer_start": 0}]}
+        paragraphs = [{"context": c, "qas": [qa(c) for _ in range(3)]} for c in (random_text(40) for _ in range(n))]
+        json.dump({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}, open(path, "w"))
+    questions(p("t.json"), 8), questions(p("v.json"), 4)
+    answers = lambda path: json.loads(run("eval", path, "--teacher", p("m.gguf"), "--data", p("v.json"), "--no-answers", "--json", "--quiet").stdout)["kl_mean"]
+    asked = ["--student", p("s.gguf"), "-o", p("asked.gguf"), *common, "--data", p("t.json"), "--val", p("v.json"), "--val-chunks", "4", "--answers", "--batch", "2"]
+    r = run("distill", *asked)
+    before, after = answers(p("s.gguf")), answers(p("asked.gguf"))
+    print(f"at answers {before:.5f} -> {after:.5f}: {r.stdout.strip()}")
+    assert after < 0.9 * before, f"the divergence at answers went from {before} to {after}"
+
     # a step so long that it only does harm: the file is as it was given
     r = run("distill", "--student", p("s.gguf"), "-o", p("same.gguf"), *common, "--rate", "0.9", "--steps", "2")
     a, b = ({t.name: t.data.tobytes() for t in GGUFReader(p(f)).tensors} for f in ("s.gguf", "same.gguf"))

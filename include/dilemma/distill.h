@@ -34,6 +34,8 @@ typedef struct dil_distill_opts {
     uint32_t batch;            /* sequences a step; 0: 1 */
     double rate;               /* Adam's step: a relative change of a scale */
     double beta;               /* weight of the hidden states */
+    bool answers;              /* data and val are questions (or prompts with completions): only the answers' tokens are compared; a sequence is a
+                                  paragraph with up to eight of its questions, picked at random by the seed */
     uint64_t seed;             /* order of the sequences */
     bool resume;               /* go on from OUT.state */
     int n_threads;             /* 0: all */
@@ -42,7 +44,7 @@ dil_distill_opts dil_distill_defaults(void);
 
 typedef struct dil_distill_report {
     uint32_t steps, best_step; /* done; kept (0: the file as it was given) */
-    uint64_t train_tokens, val_tokens, n_trained; /* n_trained: parameters */
+    uint64_t train_tokens, val_tokens, n_trained; /* seen; held out (both at most, with answers); parameters */
     double kl_before, kl_after; /* held out, mean KL(teacher || student) */
 } dil_distill_report;
 

@@ -44,6 +44,7 @@ static int run(int argc, char **argv)
         {.name = "--batch", .kind = DIL_CLI_INT, .out = &batch, .arg = "N", .help = "sequences a step (1)", .min = 1, .max = 4096},
         {.name = "--rate", .kind = DIL_CLI_NUM, .out = &o.rate, .arg = "R", .help = "Adam's step, a relative change of a scale (0.0003)", .min = 1e-7, .max = 1},
         {.name = "--beta", .kind = DIL_CLI_NUM, .out = &o.beta, .arg = "B", .help = "weight of the hidden states' distance (0)", .min = 0, .max = 1000},
+        {.name = "--answers", .kind = DIL_CLI_FLAG, .out = &o.answers, .help = "the data are questions: only at their answers teacher and student are\ncompared; a sequence is a paragraph with its questions"},
         {.name = "--seed", .kind = DIL_CLI_INT, .out = &seed, .arg = "N", .help = "of the order of the text (1)", .min = 0, .max = 1e9},
         {.name = "--resume", .kind = DIL_CLI_FLAG, .out = &o.resume, .help = "go on from FILE.state of a run that was ended"},
         {.name = "--threads", .letter = 't', .kind = DIL_CLI_INT, .out = &threads, .arg = "N", .help = "threads (all)", .min = 1, .max = 256},

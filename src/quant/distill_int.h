@@ -7,6 +7,7 @@
 #include "quant/distill_loss.h"
 #include "quant/session.h"
 #include "quant/trainable.h"
+#include "quant/tuning.h"
 
 #include <dilemma/distill.h>
 
@@ -33,8 +34,10 @@ struct dil__distill {
     int n_threads;
     uint32_t n_ctx, n_train, n_val; /* tokens; sequences */
     size_t word, width, n_vocab;
-    int32_t *ids;          /* [n_train + n_val][n_ctx] */
-    float *target;         /* [n_train + n_val][n_ctx][word] what the teacher's head multiplies */
+    dil__tuning_data labels; /* ids not NULL: sequences of questions, of which only the labels count */
+    int32_t *ids;          /* [n_train + n_val][n_ctx], those of labels where it has some */
+    size_t *first_row;     /* [n_train + n_val + 1] of a sequence in target */
+    float *target;         /* [rows][word] what the teacher's head multiplies, of the rows that count */
     float *hidden;         /* [n_train][DIL__DISTILL_TAPS][n_ctx][width]; NULL with beta 0 */
     uint32_t tap[DIL__DISTILL_TAPS]; /* planner layers */
     float *table;          /* [n_vocab][word] the teacher's head */
@@ -42,6 +45,7 @@ struct dil__distill {
     size_t n_t, n_params;
     size_t (*of)[DIL_LAYER_TENSORS_MAX]; /* [n_layers] index into t plus one; 0: frozen */
     float *out, *dout, *p, *q, *dtable, *scratch;
+    float *x, *dx;         /* [DIL__DISTILL_ROWS][word] rows of out that are compared, their gradient */
     uint8_t *scratch_bytes;
     dil__divergence *row;  /* [DIL__DISTILL_ROWS] */
     uint32_t sequence;     /* the one in work */
@@ -56,9 +60,16 @@ dil_status dil__train_run(const dil__aim *aim, void *more, const dil_distill_opt
                           dil_distill_report *report, dil_err *err);
 /* The student's file with t's bytes in place of what they are of; the given bytes where no step was better. */
 dil_status dil__train_write(dil__distill *r, dil_err *err);
-dil_status dil__train_allocate(dil__distill *r, dil_err *err); /* out, dout, p, q, dtable, row */
-/* A decoder's sink: gradients of what trains, into t. */
-void dil__train_take(void *ctx, uint32_t layer, size_t index, const dil_layer_tensor *lt, const float *grad);
+dil_status dil__train_allocate(dil__distill *r, dil_err *err); /* out, dout, p, q, dtable, row, x, dx */
+
+/* One sequence: forward; rows of out that count, piece by piece, through the head; what q has become back from there; backward, its gradients into t. */
+void dil__train_forward(dil__distill *r, uint32_t sequence);
+uint32_t dil__train_count(const dil__distill *r, uint32_t sequence);
+/* From token *at on, at most DIL__DISTILL_ROWS; *at behind the last. Returns how many; target (the labels) may be NULL. */
+uint32_t dil__train_rows(const dil__distill *r, uint32_t sequence, uint32_t *at, uint32_t *row, int32_t *target);
+void dil__train_head(dil__distill *r, const uint32_t *row, uint32_t n); /* their logits, in q */
+void dil__train_head_back(dil__distill *r, const uint32_t *row, uint32_t n, bool first); /* q into dout and dtable, which the first piece clears */
+dil_status dil__train_backward(dil__distill *r, uint32_t sequence, dil__decoder_hidden_fn *hidden, dil_err *err);
 
 dil_status dil__distill_open(dil__distill *r, dil_err *err);
 void dil__distill_close(dil__distill *r);

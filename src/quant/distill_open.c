@@ -45,6 +45,28 @@ static dil_status add_sequences(dil__distill *r, const char *path, dil_data_form
     return st;
 }
 
+static void hold_out(dil__distill *r)
+{
+    r->n_val = r->n_train / VAL_SHARE ? r->n_train / VAL_SHARE : 1;
+    if (r->n_val > r->o->val_chunks) r->n_val = r->o->val_chunks;
+    r->n_train -= r->n_val;
+}
+
+/* Questions: a sequence is a paragraph with some of them. */
+static dil_status read_questions(dil__distill *r, dil_err *err)
+{
+    const dil_distill_opts *o = r->o;
+    const dil_tokenizer *tok = r->student.tok;
+    r->labels.n_ctx = r->n_ctx;
+    dil_status st = dil__tuning_add(&r->labels, tok, o->data, o->format, o->seed, 0, o->chunks + (o->val ? 0 : o->val_chunks), &r->n_train, err);
+    if (st == DIL_OK && o->val) st = dil__tuning_add(&r->labels, tok, o->val, o->val_format, o->seed, r->n_train, o->val_chunks, &r->n_val, err);
+    r->ids = r->labels.ids;
+    if (st != DIL_OK || o->val) return st;
+    if (r->n_train < 2) return dil_fail(err, DIL_EDATA, "one paragraph of questions: distilling wants two or more (or --val)");
+    hold_out(r);
+    return DIL_OK;
+}
+
 static dil_status read_text(dil__distill *r, dil_err *err)
 {
     const dil_distill_opts *o = r->o;
@@ -54,9 +76,7 @@ static dil_status read_text(dil__distill *r, dil_err *err)
         st = add_sequences(r, o->val, o->val_format, o->val_chunks, 1, &r->n_val, err);
         if (st != DIL_OK) return st;
     } else {
-        r->n_val = r->n_train / VAL_SHARE ? r->n_train / VAL_SHARE : 1;
-        if (r->n_val > o->val_chunks) r->n_val = o->val_chunks;
-        r->n_train -= r->n_val;
+        hold_out(r);
     }
     dil_tokenizer *tok = r->student.tok;
     for (uint32_t i = 0; dil_tokenizer_adds_bos(tok) && i < r->n_train + r->n_val; i++) r->ids[(size_t)i * r->n_ctx] = dil_tokenizer_bos(tok);
@@ -65,21 +85,42 @@ static dil_status read_text(dil__distill *r, dil_err *err)
 
 /* --- teacher --------------------------------------------------------------------------------------------------------------- */
 
+static dil_status count_rows(dil__distill *r, dil_err *err)
+{
+    uint32_t n = r->n_train + r->n_val;
+    r->first_row = calloc((size_t)n + 1, sizeof *r->first_row);
+    if (!r->first_row) return no_memory("the sequences", err);
+    for (uint32_t i = 0; i < n; i++) r->first_row[i + 1] = r->first_row[i] + dil__train_count(r, i);
+    return DIL_OK;
+}
+
+/* The rows of a sequence that count, of what the teacher's head multiplies. */
+static void keep_targets(dil__distill *r, uint32_t sequence)
+{
+    uint32_t row[DIL__DISTILL_ROWS], at = 0, n;
+    float *to = r->target + r->first_row[sequence] * r->word;
+    while ((n = dil__train_rows(r, sequence, &at, row, NULL)) > 0)
+        for (uint32_t i = 0; i < n; i++, to += r->word) memcpy(to, r->out + row[i] * r->word, r->word * sizeof *to);
+}
+
 static dil_status ask_teacher(dil__distill *r, dil_err *err)
 {
     uint32_t n = r->n_train + r->n_val, blocks = r->student.arch.n_blocks;
     size_t rows = r->n_ctx;
     for (uint32_t k = 0; k < DIL__DISTILL_TAPS; k++) r->tap[k] = 1 + blocks * (k + 1) / (DIL__DISTILL_TAPS + 1);
-    r->target = malloc(n * rows * r->word * sizeof *r->target);
+    dil_status st = count_rows(r, err);
+    if (st != DIL_OK) return st;
+    r->target = malloc(r->first_row[n] * r->word * sizeof *r->target);
     if (r->o->beta > 0) r->hidden = malloc((size_t)r->n_train * DIL__DISTILL_TAPS * rows * r->width * sizeof *r->hidden);
     r->table = malloc(r->n_vocab * r->word * sizeof *r->table);
     if (!r->target || (r->o->beta > 0 && !r->hidden) || !r->table) return no_memory("the teacher's answers", err);
-    dil_status st = dil__decoder_load(r->d, &r->teacher.weights, err);
+    st = dil__decoder_load(r->d, &r->teacher.weights, err);
     if (st != DIL_OK) return st;
     memcpy(r->table, dil__decoder_table(r->d), r->n_vocab * r->word * sizeof *r->table);
     for (uint32_t i = 0; i < n; i++) {
         if (!dil_progress_step(r->progress, "asking the teacher", i, n)) return dil_fail(err, DIL_ECANCELED, "canceled before training");
-        dil__decoder_forward(r->d, r->ids + i * rows, r->n_ctx, r->target + i * rows * r->word);
+        dil__train_forward(r, i);
+        keep_targets(r, i);
         for (uint32_t k = 0; r->hidden && i < r->n_train && k < DIL__DISTILL_TAPS; k++)
             memcpy(r->hidden + ((size_t)i * DIL__DISTILL_TAPS + k) * rows * r->width, dil__decoder_hidden(r->d, r->tap[k]), rows * r->width * sizeof *r->hidden);
     }
@@ -125,8 +166,10 @@ dil_status dil__train_allocate(dil__distill *r, dil_err *err)
     r->p = malloc(DIL__DISTILL_ROWS * r->n_vocab * sizeof(float));
     r->q = malloc(DIL__DISTILL_ROWS * r->n_vocab * sizeof(float));
     r->dtable = malloc(r->n_vocab * r->word * sizeof(float));
+    r->x = malloc(DIL__DISTILL_ROWS * r->word * sizeof(float));
+    r->dx = malloc(DIL__DISTILL_ROWS * r->word * sizeof(float));
     r->row = calloc(DIL__DISTILL_ROWS, sizeof *r->row);
-    return r->out && r->dout && r->p && r->q && r->dtable && r->row ? DIL_OK : no_memory("the logits", err);
+    return r->out && r->dout && r->p && r->q && r->dtable && r->x && r->dx && r->row ? DIL_OK : no_memory("the logits", err);
 }
 
 dil_status dil__distill_open(dil__distill *r, dil_err *err)
@@ -144,7 +187,7 @@ dil_status dil__distill_open(dil__distill *r, dil_err *err)
     r->n_threads = o->n_threads > 0 ? o->n_threads : dil_cpu_count();
     st = list_parameters(r, err);
     if (st == DIL_OK && r->n_params == 0) st = dil_fail(err, DIL_EUNSUPPORTED, "%s holds nothing that trains", o->student);
-    if (st == DIL_OK) st = read_text(r, err);
+    if (st == DIL_OK) st = o->answers ? read_questions(r, err) : read_text(r, err);
     if (st == DIL_OK) st = dil__decoder_open(a, r->n_ctx, r->n_threads, true, &r->d, err);
     if (st == DIL_OK) st = dil__train_allocate(r, err);
     if (st == DIL_OK) st = ask_teacher(r, err);
@@ -155,7 +198,9 @@ dil_status dil__distill_open(dil__distill *r, dil_err *err)
 void dil__distill_close(dil__distill *r)
 {
     for (size_t i = 0; i < r->n_t; i++) dil__trainable_fini(&r->t[i]);
-    void *all[] = {r->t, r->of, r->ids, r->target, r->hidden, r->table, r->out, r->dout, r->p, r->q, r->dtable, r->row, r->scratch, r->scratch_bytes};
+    if (r->labels.ids) r->ids = NULL;
+    dil__tuning_fini(&r->labels);
+    void *all[] = {r->t, r->of, r->ids, r->first_row, r->x, r->dx, r->target, r->hidden, r->table, r->out, r->dout, r->p, r->q, r->dtable, r->row, r->scratch, r->scratch_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
     dil__decoder_free(r->d);
     dil__session_close(&r->teacher);

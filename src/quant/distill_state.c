@@ -30,8 +30,8 @@ static header make_header(const dil__distill *r)
     memset(&h, 0, sizeof h); /* padding goes to disk too */
     memcpy(h.magic, "DILDST1", 8);
     h.student = hash_student(r);
-    size_t n = (size_t)(r->n_train + r->n_val) * r->n_ctx;
-    h.text = r->target ? dil_hash_of(r->target, n * r->word * sizeof *r->target) : dil_hash_of(r->ids, n * sizeof *r->ids);
+    uint32_t n = r->n_train + r->n_val;
+    h.text = r->target ? dil_hash_of(r->target, r->first_row[n] * r->word * sizeof *r->target) : dil_hash_of(r->ids, (size_t)n * r->n_ctx * sizeof *r->ids);
     h.n_params = r->n_params, h.seed = r->o->seed;
     h.step = r->step, h.best_step = r->best_step;
     h.first_kl = r->first_kl, h.best_kl = r->best_kl, h.share = r->share;

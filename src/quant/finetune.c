@@ -2,12 +2,10 @@
 #include "quant/adapter.h"
 #include "quant/distill_int.h"
 #include "quant/logits.h"
-#include "quant/tuning.h"
 
 #include <dilemma/finetune.h>
 #include <dilemma/scratch.h>
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +16,6 @@ enum { VAL_SHARE = 8 };
 typedef struct tuning {
     const dil_finetune_opts *o;
     double alpha;
-    dil__tuning_data data; /* n_train + n_val; its ids are the run's, which frees them */
-    float *x, *dx;         /* [DIL__DISTILL_ROWS][word] rows that predict labels, their gradient */
 } tuning;
 
 dil_finetune_opts dil_finetune_defaults(void)
@@ -29,13 +25,13 @@ dil_finetune_opts dil_finetune_defaults(void)
 
 static dil_status read_samples(dil__distill *r, dil_err *err)
 {
-    tuning *u = r->more;
-    const dil_finetune_opts *o = u->o;
+    const dil_finetune_opts *o = ((const tuning *)r->more)->o;
     const dil_tokenizer *tok = r->student.tok;
-    u->data.n_ctx = r->n_ctx;
-    dil_status st = dil__tuning_add(&u->data, tok, o->data, o->format, o->seed, 0, o->samples + (o->val ? 0 : o->val_samples), &r->n_train, err);
-    if (st == DIL_OK && o->val) st = dil__tuning_add(&u->data, tok, o->val, o->val_format, o->seed, r->n_train, o->val_samples, &r->n_val, err);
-    r->ids = u->data.ids;
+    r->labels.n_ctx = r->n_ctx;
+    r->labels.whole = o->whole || o->scratch;
+    dil_status st = dil__tuning_add(&r->labels, tok, o->data, o->format, o->seed, 0, o->samples + (o->val ? 0 : o->val_samples), &r->n_train, err);
+    if (st == DIL_OK && o->val) st = dil__tuning_add(&r->labels, tok, o->val, o->val_format, o->seed, r->n_train, o->val_samples, &r->n_val, err);
+    r->ids = r->labels.ids;
     if (st != DIL_OK || o->val) return st;
     if (r->n_train < 2) return dil_fail(err, DIL_EDATA, "one sample: training wants two or more (or --val)");
     r->n_val = r->n_train >= VAL_SHARE ? r->n_train / VAL_SHARE : 1;
@@ -87,14 +83,6 @@ static dil_status list_parameters(dil__distill *r, dil_err *err)
     return st;
 }
 
-static dil_status allocate_rows(dil__distill *r, dil_err *err)
-{
-    tuning *u = r->more;
-    u->x = malloc(DIL__DISTILL_ROWS * r->word * sizeof *u->x);
-    u->dx = malloc(DIL__DISTILL_ROWS * r->word * sizeof *u->dx);
-    return u->x && u->dx ? DIL_OK : dil_fail(err, DIL_EMEMORY, "out of memory");
-}
-
 static dil_status open_tuning(dil__distill *r, dil_err *err)
 {
     const tuning *u = r->more;
@@ -110,7 +98,6 @@ static dil_status open_tuning(dil__distill *r, dil_err *err)
     if (st == DIL_OK) st = list_parameters(r, err);
     if (st == DIL_OK) st = dil__decoder_open(a, r->n_ctx, r->n_threads, true, &r->d, err);
     if (st == DIL_OK) st = dil__train_allocate(r, err);
-    if (st == DIL_OK) st = allocate_rows(r, err);
     if (st == DIL_OK) st = dil__decoder_load(r->d, &r->student.weights, err);
     return st == DIL_OK ? dil__distill_apply(r, err) : st;
 }
@@ -132,59 +119,20 @@ static void score_row(void *ctx, size_t i)
     q[j->target[i]] -= j->weight;
 }
 
-/* n labels: their losses in nll; with weight > 0 their gradient at the head, added to dout and dtable. */
-static void score_labels(dil__distill *r, const uint32_t *row, const int32_t *target, uint32_t n, float weight, bool first, double *nll)
-{
-    const tuning *u = r->more;
-    const float *table = dil__decoder_table(r->d);
-    int m = (int)r->word, v = (int)r->n_vocab;
-    for (uint32_t i = 0; i < n; i++) memcpy(u->x + i * r->word, r->out + row[i] * r->word, r->word * sizeof(float));
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, v, m, 1, u->x, m, table, m, 0, r->q, v);
-    rows j = {r->q, target, r->n_vocab, weight, nll};
-    dil_parallel(r->n_threads, n, score_row, &j);
-    if (weight == 0) return;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, m, v, 1, r->q, v, table, m, 0, u->dx, m);
-    for (uint32_t i = 0; i < n; i++)
-        for (size_t k = 0; k < r->word; k++) r->dout[row[i] * r->word + k] += u->dx[i * r->word + k];
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, v, m, (int)n, 1, r->q, v, u->x, m, first ? 0 : 1, r->dtable, m);
-}
-
-/* Labels of a sequence from token *at on, at most DIL__DISTILL_ROWS; *at behind the last. */
-static uint32_t next_labels(const dil__distill *r, uint32_t sequence, uint32_t *at, uint32_t *row, int32_t *target)
-{
-    const dil__tuning_data *d = &((const tuning *)r->more)->data;
-    const uint32_t *label = d->label + (size_t)sequence * r->n_ctx;
-    uint32_t n = 0;
-    for (; *at < d->len[sequence] && n < DIL__DISTILL_ROWS; *at += 1) {
-        if (!label[*at]) continue;
-        row[n] = label[*at] - 1;
-        target[n++] = r->ids[(size_t)sequence * r->n_ctx + *at];
-    }
-    return n;
-}
-
-static uint32_t count_labels(const dil__distill *r, uint32_t sequence)
-{
-    const dil__tuning_data *d = &((const tuning *)r->more)->data;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < d->len[sequence]; i++) n += d->label[(size_t)sequence * r->n_ctx + i] != 0;
-    return n;
-}
-
 /* Loss of a sequence's labels, summed; with the gradient of its mean at the head, dout and dtable, where wanted. */
 static dil_status score(dil__distill *r, uint32_t sequence, bool gradient, double *sum, dil_err *err)
 {
-    const dil__tuning_data *d = &((const tuning *)r->more)->data;
-    uint32_t len = d->len[sequence], row[DIL__DISTILL_ROWS], at = 0, n;
+    uint32_t row[DIL__DISTILL_ROWS], at = 0, n;
     int32_t target[DIL__DISTILL_ROWS];
     double nll[DIL__DISTILL_ROWS];
-    float weight = gradient ? 1 / (float)count_labels(r, sequence) : 0;
-    dil__decoder_fork(r->d, d->root[sequence], d->root[sequence] < len ? d->from + (size_t)sequence * r->n_ctx : NULL);
-    dil__decoder_forward(r->d, r->ids + (size_t)sequence * r->n_ctx, len, r->out);
-    if (gradient) memset(r->dout, 0, (size_t)len * r->word * sizeof *r->dout);
+    float weight = gradient ? 1 / (float)dil__train_count(r, sequence) : 0;
+    dil__train_forward(r, sequence);
     *sum = 0;
-    for (bool first = true; (n = next_labels(r, sequence, &at, row, target)) > 0; first = false) {
-        score_labels(r, row, target, n, weight, first, nll);
+    for (bool first = true; (n = dil__train_rows(r, sequence, &at, row, target)) > 0; first = false) {
+        dil__train_head(r, row, n);
+        rows j = {r->q, target, r->n_vocab, weight, nll};
+        dil_parallel(r->n_threads, n, score_row, &j);
+        if (gradient) dil__train_head_back(r, row, n, first);
         for (uint32_t i = 0; i < n; i++) {
             if (!isfinite(nll[i])) return dil_fail(err, DIL_EDATA, "the loss of sample %u behind token %u is not finite", sequence, row[i]);
             *sum += nll[i];
@@ -195,19 +143,11 @@ static dil_status score(dil__distill *r, uint32_t sequence, bool gradient, doubl
 
 static dil_status label_gradient(dil__distill *r, uint32_t sequence, double *loss, dil_err *err)
 {
-    const tuning *u = r->more;
-    const dil_arch *a = &r->student.arch;
     double sum;
     dil_status st = score(r, sequence, true, &sum, err);
     if (st != DIL_OK) return st;
-    *loss = sum / count_labels(r, sequence);
-    dil__decoder_sink sink = {.grad = dil__train_take, .ctx = r};
-    dil_layer_tensor lt[DIL_LAYER_TENSORS_MAX];
-    size_t n = a->tied_head ? 0 : dil_arch_layer_tensors(a, a->n_blocks + 1, lt);
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(lt[i].role, "output") == 0) dil__train_take(r, a->n_blocks + 1, i, &lt[i], r->dtable);
-    dil__decoder_backward(r->d, r->ids + (size_t)sequence * r->n_ctx, u->data.len[sequence], r->dout, r->dtable, &sink);
-    return r->sink_st == DIL_OK ? DIL_OK : dil_fail(err, r->sink_st, "%s", r->sink_err.text);
+    *loss = sum / dil__train_count(r, sequence);
+    return dil__train_backward(r, sequence, NULL, err);
 }
 
 /* Nats a label. */
@@ -220,7 +160,7 @@ static dil_status label_judge(dil__distill *r, double *loss, dil_err *err)
         dil_status st = score(r, i, false, &one, err);
         if (st != DIL_OK) return st;
         sum += one;
-        labels += count_labels(r, i);
+        labels += dil__train_count(r, i);
     }
     *loss = sum / (double)labels;
     return DIL_OK;
@@ -241,13 +181,8 @@ static dil_status tune(const dil_finetune_opts *o, const dil_progress *progress,
     const dil__aim trained = {"training", open_tuning, label_gradient, label_judge, write_tuned, 100, 64, 8};
     dil_distill_opts d = {.student = o->model, .out = o->out, .steps = o->steps, .minutes = o->minutes, .n_ctx = o->n_ctx, .chunks = o->samples, .val_chunks = o->val_samples,
                           .batch = o->batch, .rate = o->rate, .seed = o->seed, .resume = o->resume, .n_threads = o->n_threads};
-    tuning u = {.o = o, .data.whole = o->whole || o->scratch};
-    dil_status st = dil__train_run(o->scratch ? &trained : &tuned, &u, &d, progress, curve, curve_ctx, report, err);
-    u.data.ids = NULL;
-    dil__tuning_fini(&u.data);
-    free(u.x);
-    free(u.dx);
-    return st;
+    tuning u = {.o = o};
+    return dil__train_run(o->scratch ? &trained : &tuned, &u, &d, progress, curve, curve_ctx, report, err);
 }
 
 dil_status dil_finetune(const dil_finetune_opts *o, const dil_progress *progress, dil_distill_curve_fn *curve, void *curve_ctx, dil_distill_report *report,
