@@ -97,10 +97,10 @@ typedef struct rounding {
     px_plan *best;
 } rounding;
 
-/* Levels at one weight: 1 within the budget, 0 not, -1 no levels at all. Keeps what beats the best plan. */
+/* Levels at one weight (INFINITY: the least damage): 1 within the budget, 0 not, -1 no levels at all. Keeps what beats the best plan. */
 static int try_weight(rounding *r, double w_damage) {
     const px_core *c = r->c;
-    const px_weight w = {.sec = 1, .damage = w_damage};
+    const px_weight w = {.sec = w_damage < INFINITY ? 1 : 0, .damage = w_damage < INFINITY ? w_damage : 1};
     for (int i = 0; i < r->n_groups; i++) {
         const px_group *g = &r->group[i];
         if (!dil__px_group_levels(c, &w, g, c->store[g->node], ROUND_UNITS, r->part)) return -1;
@@ -120,6 +120,7 @@ static int try_weight(rounding *r, double w_damage) {
 static bool bisect(rounding *r, double *w_damage) {
     double hi = *w_damage > 0 ? *w_damage : 1, lo = 0;
     int rc = try_weight(r, hi);
+    if (rc == 0 && try_weight(r, INFINITY) != 1) return false;
     for (int i = 0; i < 40 && rc == 0; i++) {
         lo = hi;
         hi *= 2;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { FIRST_TRIES = 7, FIRST_UNITS = 96, FIRST_ROOM = 8 };
+
 typedef struct sample { double at, value, slope; } sample;
 
 /* Levels of the relaxed plan, visit by visit -> its damage and the bytes on every node; false when there is none. */
@@ -84,12 +86,37 @@ double dil__px_first_weight(const px_core *c) {
     return c->damage_max > 0 && sec > 0 ? 0.2 * sec / c->damage_max : 1;
 }
 
+/* A first plan in a few relaxations' time: a beam and windows (path_lns.c) at weights around `at`, larger ones until there is one. The relaxed
+ * structures are seldom near a plan before their multipliers are. false: no memory. */
+static bool find_first(px_root *r, double at) {
+    static const double factor[PX_LNS_WEIGHTS] = {0.6, 0.85, 1.2, 1.7};
+    const px_core *c = r->c;
+    const size_t visits = (size_t)c->n_nodes * (size_t)c->n_layers * (size_t)r->g->run_cap;
+    px_weight w[PX_LNS_WEIGHTS] = {{0}};
+    bool ok = true;
+    for (int k = 0; ok && k < PX_LNS_WEIGHTS; k++) ok = (w[k].large = dil__px_alloc(visits, sizeof(double))) != NULL;
+    for (int i = 0; ok && i < FIRST_TRIES && !r->best->found && dil_now_ns() < r->deadline_ns; i++, at *= 2) {
+        for (int k = 0; ok && k < PX_LNS_WEIGHTS; k++) {
+            w[k].sec = 1;
+            w[k].damage = at * factor[k];
+            w[k].n_units = FIRST_UNITS;
+            ok = dil__px_visit_table(c, &w[k], r->g->run_max, r->g->run_cap);
+        }
+        px_lns *x = ok ? dil__px_lns_new(c, r->g, w, PX_LNS_WEIGHTS, 1) : NULL;
+        ok = x && dil__px_lns_beam(x, r->best, FIRST_ROOM) && dil__px_lns_run(x, r->best, 0, INT64_MAX, r->deadline_ns);
+        dil__px_lns_free(x);
+    }
+    for (int k = 0; k < PX_LNS_WEIGHTS; k++) dil__px_weight_fini(&w[k]);
+    return ok;
+}
+
 /* Maximises the relaxation over the weight on damage. */
 static bool find_damage(px_root *r) {
     sample lo = {0}, hi = {0}, x;
     if (!sample_at(r, 0, &lo)) return false;
     if (r->no_path || lo.slope <= 0) return true;
     double at = dil__px_first_weight(r->c);
+    if (!r->c->real && !find_first(r, 1.6 * at)) return false;
     for (int i = 0; i < 24; i++, at *= 4) {
         if (!sample_at(r, at, &hi)) return false;
         if (hi.slope <= 0) break;
