@@ -38,15 +38,8 @@ with tempfile.TemporaryDirectory() as tmp:
         subprocess.run([DILEMMA, "keys", "cluster", f"{tmp}/keys", *names], check=True, capture_output=True)
         where = {n: start(["node", "--listen", "127.0.0.1:0", "--memory", str(MEMORY), "-t", "1", "--key", f"{tmp}/keys/{n}.key", "--allow", f"{tmp}/keys/allowed",
                            "--cache", f"{tmp}/cache-{n}"], f"{tmp}/{n}.log").split()[2] for n in names}
-        key = lambda n: open(f"{tmp}/keys/{n}.pub").read().splitlines()[-1].split()[0]
-        json.dump({"version": 1, "entry": "a", "nodes": [{"name": n, "address": where[n], "public_key": key(n), "memory_bytes": MEMORY} for n in names],
-                   "links": [{"from": x, "to": y, "latency_sec": 0.001, "bytes_per_sec": 1e8} for x in names for y in names if x != y]}, open(f"{tmp}/cluster.json", "w"))
-        for n, cut in (("one", 2), ("two", 3), ("three", 2)):
-            cuts = [("a", 0, cut), ("b", cut + 1, 5)]
-            layers = [{"layer": l, "name": "embedding" if l == 0 else "head" if l == 5 else "blk.%d" % (l - 1), "node": x, "level": "F16", "types": {}, "bytes": 0}
-                      for x, f, last in cuts for l in range(f, last + 1)]
-            json.dump({"version": 1, "model": {"path": f"{n}.gguf", "hash": ""}, "entry": "a", "context": 256, "sequences": 2, "tokens_in": 64, "tokens_out": 100, "token_sec": 0.01,
-                       "layers": layers, "stages": [{"node": x, "first_layer": f, "last_layer": l} for x, f, l in cuts]}, open(f"{tmp}/plan-{n}.json", "w"))
+        tiny.write_cluster(f"{tmp}/cluster.json", f"{tmp}/keys", where, MEMORY)
+        for n, cut in (("one", 2), ("two", 3), ("three", 2)): tiny.write_plan(f"{tmp}/plan-{n}.json", f"{n}.gguf", [("a", 0, cut), ("b", cut + 1, 5)])
         open(f"{tmp}/api-keys", "w").write("sesame\n")
         over = ["--cluster", f"{tmp}/cluster.json", "--key", f"{tmp}/keys/coordinator.key", "--port", "0", "--api-key-file", f"{tmp}/api-keys", "--deterministic"]
         url = start(["serve", "--model", f"{tmp}/one.gguf", "--plan", f"{tmp}/plan-one.json", "--model", f"{tmp}/two.gguf", "--plan", f"{tmp}/plan-two.json", *over],

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """`dilemma chat`, `top` and `doctor` as a person and as a script use them."""
-import json, os, pty, re, select, shutil, signal, socket, subprocess, sys, tempfile, time
+import json, os, re, shutil, socket, subprocess, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 from serving import DILEMMA, MODEL, Serve, check, done, need_model
+from terminal import Terminal
 
 need_model()
 tmp = Path(tempfile.mkdtemp(prefix="dilemma-terminal-"))
@@ -13,29 +14,6 @@ for k in ("DILEMMA_API_KEY", "DILEMMA_HOME"): HOME.pop(k, None)
 
 def run(*args, text=None, env={}, timeout=120):
     return subprocess.run([DILEMMA, *args], input=text, capture_output=True, text=True, env={**HOME, **env}, timeout=timeout)
-
-
-class Terminal:
-    """A program on a pseudo-terminal: say() types, until() reads on to a pattern."""
-    def __init__(self, *args):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0: os.execve(DILEMMA, [DILEMMA, *args], {**HOME, "TERM": "xterm"})
-        self.text = ""
-    def say(self, text): os.write(self.fd, text.encode())
-    def until(self, pattern, sec=90):
-        end = time.time() + sec
-        while time.time() < end:
-            m = re.search(pattern, self.text)
-            if m:
-                before, self.text = self.text[:m.start()], self.text[m.end():]
-                return before
-            if select.select([self.fd], [], [], 0.2)[0]:
-                try: data = os.read(self.fd, 65536)
-                except OSError: data = b""
-                if not data: break
-                self.text += data.decode(errors="replace")
-        raise AssertionError(f"no {pattern!r} in {self.text!r}")
-    def end(self): return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 try:
@@ -54,7 +32,7 @@ try:
         r = run("chat", "--url", "http://127.0.0.1:1", text="Hello\n")
         check("chat: nobody there: exit 11", r.returncode == 11 and "serve" in r.stderr, r)
 
-        t = Terminal(*cold)
+        t = Terminal(HOME, *cold)
         t.until(">>> ")
         t.say("Name three colours.\n")
         t.until(re.escape(a1.split("\n")[0]))
@@ -70,7 +48,7 @@ try:
         check("chat on a terminal: history and several lines", t.end() == 0)
         hist = tmp / "state" / "dilemma" / "chat_history"
         check("its history is kept, for nobody else", "Name" in hist.read_text() and hist.stat().st_mode & 0o77 == 0, hist)
-        t = Terminal("chat", "--url", s.base, "--temperature", "1", "--seed", "1")
+        t = Terminal(HOME, "chat", "--url", s.base, "--temperature", "1", "--seed", "1")
         t.until(">>> ")
         t.say("\x1b[A")                     # the last line of the chat before
         t.until("/bye")

@@ -1,5 +1,5 @@
 # A small random Llama model with the beginning of the test model's vocabulary: whole paths in seconds.
-import os, struct, sys
+import json, os, struct, sys
 import numpy as np
 from gguf import GGUFReader, GGUFWriter, GGUFValueType, LlamaFileType
 
@@ -82,3 +82,20 @@ def tensors_of(path):
             num("Q")
             out[name] = (kind, n, n // BLOCK[kind][0] * BLOCK[kind][1])
         return out
+
+
+def write_cluster(path, keys, where, memory):
+    """where: {name: address}; keys: a folder of `dilemma keys cluster`. The first name is the entry."""
+    names = list(where)
+    key = lambda n: open(f"{keys}/{n}.pub").read().splitlines()[-1].split()[0]
+    json.dump({"version": 1, "entry": names[0], "nodes": [{"name": n, "address": where[n], "public_key": key(n), "memory_bytes": memory} for n in names],
+               "links": [{"from": x, "to": y, "latency_sec": 0.001, "bytes_per_sec": 1e8} for x in names for y in names if x != y]}, open(path, "w"))
+
+
+def write_plan(path, model, cuts, token_sec=0.01):
+    """cuts: [(node, first layer, last layer)] of a file in F16, by hand."""
+    end = cuts[-1][2]
+    layers = [{"layer": l, "name": "embedding" if l == 0 else "head" if l == end else "blk.%d" % (l - 1), "node": x, "level": "F16", "types": {}, "bytes": 0}
+              for x, first, last in cuts for l in range(first, last + 1)]
+    json.dump({"version": 1, "model": {"path": model, "hash": ""}, "entry": cuts[0][0], "context": 256, "sequences": 2, "tokens_in": 64, "tokens_out": 100, "token_sec": token_sec,
+               "layers": layers, "stages": [{"node": x, "first_layer": f, "last_layer": l, "compute_sec": token_sec / 4, "hop_sec": token_sec / 8} for x, f, l in cuts]}, open(path, "w"))

@@ -111,12 +111,21 @@ function drawNow(s) {
   $("status").className = s.ready ? "" : "bad";
 }
 
+/* What runs is the plan's, unless a machine was lost or a move paid. */
+function drawRunning(s) {
+  const planned = {};
+  for (const g of s.plan ? s.plan.stages : []) planned[g.node] = [...(planned[g.node] || []), `${g.first_layer}-${g.last_layer}`];
+  const same = s.nodes.length === Object.keys(planned).length && s.nodes.every(n => n.layers === (planned[n.name] || []).join(", "));
+  $("running").textContent = s.plan && s.nodes.length && !same ? "Running at the moment: " + s.nodes.map(n => `${n.name} ${n.layers} (${n.state})`).join("; ") : "";
+}
+
 async function look() {
   try {
     const s = await (await ask("dilemma/state")).json();
     const first = !state || state.version !== s.version;
     state = s;
     drawNow(s);
+    drawRunning(s);
     if (first) {
       $("model").textContent = s.model;
       drawNet(s.cluster);

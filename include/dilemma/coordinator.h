@@ -69,6 +69,10 @@ typedef struct dil_ring_node {
     uint64_t bytes_total, bytes_sent, bytes_cached; /* of its weights: sent in this session, found in its cache */
     uint64_t rss_bytes;       /* of the node's process, as it said last; 0: unknown */
     double silent_sec;        /* since its last word */
+    char layers[64];          /* "0-12, 20-25"; as many as fit */
+    uint32_t n_stages;
+    uint64_t n_works;         /* decode works of one token since the session began, of all its stages */
+    double works_sec;         /* and what computing them took */
 } dil_ring_node;
 /* Writes up to cap and returns how many there are, in the order in which the ring first visits them. Any thread. */
 size_t dil_ring_nodes(dil_runner *r, dil_ring_node *out, size_t cap);

@@ -51,6 +51,14 @@ dil_status dil_ring_wait_ready(dil_runner *runner, double timeout_sec, const dil
     return dil_fail(err, DIL_ETIMEOUT, "not ready within %.3g s: %.400s", timeout_sec, st.why);
 }
 
+static void layers_text(const dil__load *load, char *out, size_t cap)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (uint32_t i = 0; i < load->n_parts && at < cap; i++)
+        at += (size_t)snprintf(out + at, cap - at, "%s%u-%u", i ? ", " : "", load->parts[i].first_layer, load->parts[i].last_layer);
+}
+
 size_t dil_ring_nodes(dil_runner *runner, dil_ring_node *out, size_t cap)
 {
     dil__ring *r = dil__failover_borrow(runner);
@@ -61,8 +69,10 @@ size_t dil_ring_nodes(dil_runner *runner, dil_ring_node *out, size_t cap)
         const dil__ring_node *n = &r->node[i];
         out[i] = (dil_ring_node){.ready = n->phase == DIL__NODE_READY, .bytes_total = n->bytes_total, .bytes_sent = n->bytes_sent,
                                  .bytes_cached = n->bytes_cached, .rss_bytes = n->rss_bytes,
-                                 .silent_sec = n->shown_heard_ns ? (double)(now - n->shown_heard_ns) * 1e-9 : 0};
+                                 .silent_sec = n->shown_heard_ns ? (double)(now - n->shown_heard_ns) * 1e-9 : 0, .n_stages = n->load.n_parts,
+                                 .n_works = n->tempo.n[0], .works_sec = (double)n->tempo.ns[0] * 1e-9};
         snprintf(out[i].name, sizeof out[i].name, "%s", n->name);
+        layers_text(&n->load, out[i].layers, sizeof out[i].layers);
         dil__ring_phase_text(n, out[i].state);
     }
     size_t n_nodes = r->n_nodes;

@@ -3,8 +3,6 @@
 
 #include <dilemma/grammar.h>
 
-#include <dilemma/coordinator.h>
-
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +62,11 @@ static void state(void *ctx, dil_runner_state *out)
     out->compute_sec = t.compute_sec;
 }
 
+static size_t nodes(void *ctx, dil_ring_node *out, size_t cap)
+{
+    return dil_ring_nodes(((pair *)ctx)->runner, out, cap);
+}
+
 static dil_status grammar(void *ctx, const char *schema, size_t len, dil_grammar **out, dil_err *err)
 {
     return dil_grammar_json(((pair *)ctx)->words, schema, len, out, err);
@@ -104,7 +107,7 @@ dil_status dil__backend_of_runner(dil_runner *r, const dil_tokenizer *t, dil__ba
         free_pair(p);
         return st;
     }
-    *out = (dil__backend){.ctx = p, .encode = encode, .piece = piece, .submit = submit, .cancel = cancel, .state = state,
+    *out = (dil__backend){.ctx = p, .encode = encode, .piece = piece, .submit = submit, .cancel = cancel, .state = state, .nodes = nodes,
                           .stop = p->stop, .n_stop = n, .chat = dil_chat_template_name(t) != NULL, .grammar = grammar, .grammar_free = dil_grammar_free, .hold = hold_pair, .free = free_pair};
     return DIL_OK;
 }

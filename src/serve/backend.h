@@ -4,6 +4,7 @@
 
 #include "serve/api.h"
 
+#include <dilemma/coordinator.h>
 #include <dilemma/serve.h>
 
 typedef struct dil__backend {
@@ -13,6 +14,7 @@ typedef struct dil__backend {
     dil_status (*submit)(void *ctx, const dil_gen_req *r, dil_gen_fn *fn, void *fn_ctx, uint64_t *id, dil_err *err);
     void (*cancel)(void *ctx, uint64_t id);
     void (*state)(void *ctx, dil_runner_state *out);
+    size_t (*nodes)(void *ctx, dil_ring_node *out, size_t cap); /* dil_ring_nodes; NULL: there is no ring */
     const int32_t *stop; size_t n_stop; /* ids that end a generation */
     bool chat;                          /* knows how to spell a conversation */
     /* A grammar of JSON (schema NULL: any object); NULL where there is none. */

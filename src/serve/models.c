@@ -177,6 +177,15 @@ void dil__served_state(dil_served *m, dil_runner_state *st)
     if (attached) m->backend.state(m->backend.ctx, st);
 }
 
+size_t dil__served_nodes(dil_served *m, dil_ring_node *out, size_t cap)
+{
+    pthread_mutex_lock(&m->server->lock);
+    bool there = m->attached && m->backend.nodes;
+    pthread_mutex_unlock(&m->server->lock);
+    size_t n = there ? m->backend.nodes(m->backend.ctx, out, cap) : 0;
+    return n < cap ? n : cap;
+}
+
 /* --- loading and unloading while it serves -------------------------------------------------------------------------------------- */
 
 enum MHD_Result dil__send_no_model(dil__request *q, const char *name)

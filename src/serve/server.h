@@ -93,6 +93,7 @@ struct dil__request {
 dil_served *dil__served_hold(dil_server *s, const char *name); /* NULL: the first. NULL: there is none. Ollama's ":latest" is taken off */
 void dil__served_release(dil_served *m);                       /* NULL is fine */
 void dil__served_state(dil_served *m, dil_runner_state *out);
+size_t dil__served_nodes(dil_served *m, dil_ring_node *out, size_t cap);
 uint32_t dil__served_all(dil_server *s, dil_served *out[DIL_SERVE_MODELS_MAX]); /* all held, oldest first */
 enum MHD_Result dil__page_served(dil__request *q);
 enum MHD_Result dil__page_load(dil__request *q);

@@ -69,6 +69,31 @@ static bool find_model(dil__request *q, enum MHD_Result *res)
     return q->served != NULL;
 }
 
+/* What runs, beside the plan that was made: after a loss or a move these are other nodes and layers. */
+static json_t *nodes_now(dil_served *m)
+{
+    enum { NODES_MAX = 256 };
+    dil_ring_node *node = calloc(NODES_MAX, sizeof *node);
+    json_t *list = json_array();
+    size_t n = node ? dil__served_nodes(m, node, NODES_MAX) : 0;
+    for (size_t i = 0; i < n; i++) {
+        const dil_ring_node *v = &node[i];
+        json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:f, s:I, s:f}", "name", v->name, "state", v->state, "ready", v->ready, "layers", v->layers,
+                                              "stages", (json_int_t)v->n_stages, "bytes", (json_int_t)v->bytes_total, "rss_bytes", (json_int_t)v->rss_bytes, "silent_sec",
+                                              v->silent_sec, "works", (json_int_t)v->n_works, "works_sec", v->works_sec));
+    }
+    free(node);
+    return list;
+}
+
+static json_t *figures(const dil_runner_state *st)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "active", (json_int_t)st->n_active, "queued", (json_int_t)st->n_queued, "queue_max",
+                     (json_int_t)st->queue_max, "requests", (json_int_t)st->requests, "failures", (json_int_t)st->failures, "recoveries", (json_int_t)st->n_recoveries,
+                     "generated_tokens", (json_int_t)st->tokens_out, "prompt_tokens", (json_int_t)st->tokens_in, "guessed_tokens", (json_int_t)st->n_guessed,
+                     "accepted_tokens", (json_int_t)st->n_right, "token_sec", st->token_sec, "round_sec", st->round_sec, "compute_sec", st->compute_sec);
+}
+
 enum MHD_Result dil__page_state(dil__request *q)
 {
     dil_server *s = q->s;
@@ -85,10 +110,9 @@ enum MHD_Result dil__page_state(dil__request *q)
     json_t *models = json_array();
     for (uint32_t i = 0; i < s->n_served; i++) json_array_append_new(models, json_string(s->served[i]->name));
     pthread_mutex_unlock(&s->lock);
-    json_t *metrics = json_pack("{s:I, s:I, s:I, s:I, s:f}", "active", (json_int_t)st.n_active, "queued", (json_int_t)st.n_queued, "generated_tokens",
-                                (json_int_t)st.tokens_out, "prompt_tokens", (json_int_t)st.tokens_in, "token_sec", st.token_sec);
-    json_t *doc = json_pack("{s:s, s:o, s:b, s:s, s:I, s:b, s:o}", "model", m->name, "models", models, "ready", st.ready, "why", st.why[0] ? st.why : "starting",
-                            "version", version, "can_replan", plan && cluster && profile, "metrics", metrics);
+    json_t *doc = json_pack("{s:s, s:o, s:b, s:s, s:I, s:b, s:o, s:o}", "model", m->name, "models", models, "ready", st.ready, "why", st.why[0] ? st.why : "starting",
+                            "version", version, "can_replan", plan && cluster && profile, "metrics", figures(&st), "nodes",
+                            nodes_now(m));
     json_object_set_new(doc, "enrol", may_enrol(s) ? json_pack("{s:b, s:o}", "find", s->enrol_find, "nodes", dil__enrolled_json(s->enrol_dir)) : json_null());
     json_object_set_new(doc, "plan", plan ? dil__plan_json(plan, profile) : json_null());
     json_object_set_new(doc, "cluster", cluster ? dil__cluster_json(cluster) : json_null());
