@@ -67,16 +67,31 @@ lint: release           ## folder layers, header self-containment, warnings unde
 install: release        ## into PREFIX (default /usr/local)
 	@cmake --install build/release --prefix $${PREFIX:-/usr/local}
 
-PORTABLE := $(CURDIR)/build/portable
-package:                ## a .deb in build/portable, for any CPU of this architecture
-	@tools/deps --prefix $(PORTABLE)/deps portable
-	@cmake --preset release -B $(PORTABLE)/tree -DDILEMMA_DEPS=$(PORTABLE)/deps -DDILEMMA_TESTS=OFF >build/portable.log 2>&1 || { cat build/portable.log; exit 1; }
+ARCH ?= $(shell dpkg --print-architecture)
+PORTABLE := $(CURDIR)/build/portable/$(ARCH)
+# Unit tests that an emulator does in a minute or two.
+FOREIGN_TESTS := base.wire_test base.half_test base.json_test base.file_test model.gguf_test model.arch_test model.tokenizer_test model.unigram_test \
+  engine.stage_test engine.grammar_test quant.codec_test plan.files_test plan.path_test net.message_test net.keys_test
+package:                ## a .deb in build/portable/ARCH for any CPU of ARCH (amd64 or arm64; this machine's), from Debian 11 on
+	@tools/deps --prefix $(PORTABLE)/deps --arch $(ARCH) portable
+	@cmake -G Ninja -S . -B $(PORTABLE)/tree -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=$(PORTABLE)/deps/sysroot/toolchain.cmake \
+	  -DDILEMMA_DEPS=$(PORTABLE)/deps -DDILEMMA_TESTS=OFF -DDILEMMA_WERROR=OFF >$(PORTABLE)/configure.log 2>&1 || { cat $(PORTABLE)/configure.log; exit 1; }
 	@cmake --build $(PORTABLE)/tree -j $(JOBS)
-	@cd $(PORTABLE)/tree && cpack -G DEB -B $(PORTABLE)
+	@cd $(PORTABLE)/tree && DILEMMA_SYSROOT=$(PORTABLE)/deps/sysroot cpack -G DEB -B $(PORTABLE) -D SHLIBDEPS_EXECUTABLE=$(CURDIR)/tools/shlibdeps
 
-packages-test: package  ## as root: the .deb in a fresh Debian, on emulated CPUs of several generations
+packages-test: package  ## as root: the .deb in a fresh Debian 12 and 11, on emulated CPUs of several generations; of arm64: under qemu
 	@tools/deps --prefix $(DILEMMA_DEPS) model python packages
+ifeq ($(ARCH),$(shell dpkg --print-architecture))
 	@DILEMMA_PYTHON=$(DILEMMA_DEPS)/venv/bin/python DILEMMA_TEST_MODEL=$(MODEL) tests/packages/any_cpu.sh $(PORTABLE)/*.deb
+else
+	@$(MAKE) --no-print-directory release
+	@DILEMMA=$(CURDIR)/build/release/dilemma DILEMMA_TEST_MODEL=$(MODEL) \
+	  $(DILEMMA_DEPS)/venv/bin/python tests/packages/arm64.py $(PORTABLE)/*.deb $(PORTABLE)/deps/sysroot
+	@cmake $(PORTABLE)/tree -DDILEMMA_TESTS=ON >$(PORTABLE)/configure.log
+	@cmake --build $(PORTABLE)/tree -j $(JOBS) --target $(FOREIGN_TESTS)
+	@ctest --test-dir $(PORTABLE)/tree --output-on-failure --timeout 600 -R '^($(subst $(eval ) ,|,$(FOREIGN_TESTS)))$$'
+	@cmake $(PORTABLE)/tree -DDILEMMA_TESTS=OFF >$(PORTABLE)/configure.log
+endif
 
 clean:                  ## remove what was built, keep the dependencies
 	@rm -rf build/release build/asan build/tsan build/fuzz build/clang

@@ -16,7 +16,7 @@ pkg_check_modules(ZLIB IMPORTED_TARGET zlib)
 find_library(LAPACKE_LIB lapacke REQUIRED)
 find_library(OPENBLAS_LIB openblas REQUIRED)
 find_path(LAPACKE_INCLUDE lapacke.h PATH_SUFFIXES openblas lapacke REQUIRED)
-find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas x86_64-linux-gnu x86_64-linux-gnu/openblas-pthread REQUIRED)
+find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES openblas openblas-pthread "${CMAKE_LIBRARY_ARCHITECTURE}/openblas-pthread" REQUIRED)
 
 foreach(lib ggml ggml-base ggml-cpu)
   string(TOUPPER ${lib} up)

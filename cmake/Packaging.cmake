@@ -21,6 +21,7 @@ foreach(lib ${GGML_LIB} ${GGML_CPU_LIB} ${GGML_BASE_LIB} ${GGML_RPC_LIB} ${HIGHS
   install(FILES ${files} DESTINATION ${CMAKE_INSTALL_LIBDIR}/dilemma)
   if(lib STREQUAL GGML_CPU_LIB AND EXISTS ${dir}/glibc-hwcaps) # the same for newer CPUs (tools/deps portable)
     install(DIRECTORY ${dir}/glibc-hwcaps DESTINATION ${CMAKE_INSTALL_LIBDIR}/dilemma)
+    install(FILES ${dir}/haswell DESTINATION ${CMAKE_INSTALL_LIBDIR}/dilemma) # a link, for older loaders
   endif()
   if(lib STREQUAL HIGHS_LIB) # its package brings the libraries that it was built with
     get_filename_component(highs_root ${dir} DIRECTORY)

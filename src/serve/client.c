@@ -2,8 +2,9 @@
 #include "serve/client.h"
 
 #include "base/json.h"
+#include "serve/protocols.h"
 
-#include <curl/curl.h>
+#include <strings.h>
 #include <string.h>
 
 #define LINE_MAX_BYTES (1u << 20)
@@ -68,7 +69,7 @@ static dil_status open_asking(const dil__client *c, const char *path, asking *a,
     }
     *headers = curl_slist_append(*headers, "Expect:");
     curl_easy_setopt(a->curl, CURLOPT_URL, url);
-    curl_easy_setopt(a->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    dil__http_alone(a->curl, strncasecmp(c->base, "https://", 8) == 0);
     curl_easy_setopt(a->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(a->curl, CURLOPT_NOPROXY, "localhost,127.0.0.1,::1");
     curl_easy_setopt(a->curl, CURLOPT_CONNECTTIMEOUT, 10L);

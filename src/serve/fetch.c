@@ -4,7 +4,8 @@
  * (they take its length for the place to go on). */
 #include "serve/fetch.h"
 
-#include <curl/curl.h>
+#include "serve/protocols.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -39,10 +40,8 @@ static CURL *new_request(const char *url, const char *token, struct curl_slist *
     pthread_once(&once, init_curl);
     CURL *c = curl_easy_init();
     if (!c) return NULL;
-    bool https = strncasecmp(url, "https://", 8) == 0;
     curl_easy_setopt(c, CURLOPT_URL, url);
-    curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(c, CURLOPT_REDIR_PROTOCOLS_STR, https ? "https" : "http,https"); /* never down to an open line */
+    dil__http_alone(c, strncasecmp(url, "https://", 8) == 0);
     curl_easy_setopt(c, CURLOPT_MAXREDIRS, 5L);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_CONNECTTIMEOUT, 30L);

@@ -37,7 +37,7 @@ static ssize_t read_body(void *ctx, uint64_t pos, char *buf, size_t max)
     bool end;
     size_t n = dil__job_read(q->job, buf, max, &end);
     if (n > 0) return (ssize_t)n;
-    if (end) return MHD_CONTENT_READER_END_OF_STREAM;
+    if (end) return (ssize_t)MHD_CONTENT_READER_END_OF_STREAM;
     dil__job_sleep(q->job, true, suspend, q);
     return 0;
 }
