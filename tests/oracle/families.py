@@ -34,9 +34,11 @@ def factors(n, most):
 
 
 CONFIGS = {
+    "llama2": base("llama", "LlamaForCausalLM", num_key_value_heads=4, rms_norm_eps=1e-5, max_position_embeddings=4096, rope_scaling=None, attention_bias=False),
     "mistral": base("mistral", "MistralForCausalLM", sliding_window=16, head_dim=None),
     "mistral-nemo": base("mistral", "MistralForCausalLM", sliding_window=None, head_dim=48, rope_theta=1e6),
     "qwen2": base("qwen2", "Qwen2ForCausalLM", tie_word_embeddings=True, rope_theta=1e6, use_sliding_window=False, sliding_window=32768, max_window_layers=21),
+    "qwen2.5": base("qwen2", "Qwen2ForCausalLM", tie_word_embeddings=False, rope_theta=1e6, use_sliding_window=False, sliding_window=131072, max_window_layers=28),
     "qwen3": base("qwen3", "Qwen3ForCausalLM", tie_word_embeddings=True, rope_theta=1e6, head_dim=64, attention_bias=False, use_sliding_window=False,
                   sliding_window=None, max_window_layers=28),
     "smollm3": base("smollm3", "SmolLM3ForCausalLM", tie_word_embeddings=True, rope_theta=5e6, num_hidden_layers=9, no_rope_layer_interval=4,
