@@ -69,7 +69,7 @@ try:
     for _ in range(3): c.stdout.readline()
     r = run("boss", "pair")
     check("who is enrolled", [l.split()[:2] for l in r.stdout.splitlines()] == [["b", at_b], ["second", at_c]], r.stdout)
-    r = run("boss", "probe", "--json", "--link-time", "0.1", "--kernel-time", "0")
+    r = run("boss", "probe", "--json", "--link-time", "0.5", "--kernel-time", "0")
     check("probe knows them, with their keys, and they let each other in", r.returncode == 0 and [n["name"] for n in json.loads(r.stdout)["nodes"]] == ["b", "second"]
           and len(json.loads(r.stdout)["links"]) == 2, r)
     (tmp / "other").mkdir()

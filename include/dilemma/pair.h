@@ -53,6 +53,9 @@ void dil_pair_close(dil_pair_desk *d);
 
 /* --- the coordinator ------------------------------------------------------------------------------------------------------------ */
 
+/* Is anybody there, before a person types a code? Connects and says nothing. Errors: DIL_ENET, DIL_EUSAGE (no address). */
+dil_status dil_pair_reach(const char *address, double limit_sec, dil_err *err);
+
 /* address: HOST:PORT. name: what the node is called from now on; NULL: what it calls itself. me: our pair; only the public key is told.
  * Errors: DIL_EAUTH (another code, or somebody between), DIL_ENET (nobody there, or it does not pair), DIL_EBUSY (DIR/NAME.pub is
  * another machine), DIL_EUSAGE (a code of another form). Blocks up to limit_sec. */

@@ -141,7 +141,10 @@ static int unknown_option(const char *cmd, const dil_cli_opt *opts, const char *
     for (const dil_cli_opt *o = opts; o->name || o->letter; o++) {
         if (o->name && len > 2 && dil_cli_nearer(word + 2, len - 2, o->name + 2, &best)) near = o->name;
     }
-    return dil_cli_usage("%s: unknown option '%.*s'%s%s (see dilemma %s --help)", cmd, (int)len, word, near ? "; did you mean " : "", near ? near : "", cmd);
+    for (const dil_cli_opt *o = opts; !near && (o->name || o->letter); o++) { /* its beginning */
+        if (o->name && len > 4 && strncmp(word, o->name, len) == 0) near = o->name;
+    }
+    return dil_cli_usage("%s: unknown option '%.*s'%s%s%s (see dilemma %s --help)", cmd, (int)len, word, near ? "; did you mean " : "", near ? near : "", near ? "?" : "", cmd);
 }
 
 static int take_value(const char *cmd, const dil_cli_opt *o, const char *word, const char *value)

@@ -261,7 +261,10 @@ static dil_status greet(talk *t, const char *model, dil_err *err)
         return dil_fail(err, s, "%.*s. Start a server (dilemma serve MODEL, or dilemma up MODEL), or load a model here: dilemma chat MODEL", (int)strcspn(why.text, ";"),
                         why.text);
     }
-    dil__json_parse("health", dil_buf_str(&b), b.len, &doc, NULL);
+    if (dil__json_parse("health", dil_buf_str(&b), b.len, &doc, NULL) != DIL_OK) {
+        dil_buf_fini(&b);
+        return dil_fail(err, DIL_ENET, "%s answers (%ld), but not as a dilemma server: is the port right?", t->server.base, http);
+    }
     const char *name = json_string_value(json_object_get(doc, "model")), *reason = json_string_value(json_object_get(doc, "reason"));
     if (http != 200) fprintf(stderr, "%s is not ready: %s\n", t->server.base, reason ? reason : "it does not say why");
     else if (t->line && !dil_cli_quiet) printf("%s%s%s. /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends.\n", model ? model : name ? name : "a model", model ? "" : " at ",

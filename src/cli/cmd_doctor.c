@@ -240,6 +240,7 @@ static void check_server(doctor *d, const char *url)
     dil_buf_init(&b, 1u << 16);
     dil_status s = dil__client_get(&c, "/health", &http, &b, &err);
     if (s != DIL_OK) say(d, BAD, s, "server", "start it: dilemma serve --model FILE", "%s", err.text);
+    else if (dil_buf_str(&b)[0] != '{') say(d, BAD, DIL_ENET, "server", "the address of dilemma serve or dilemma up, http://HOST:8080 where nothing else was said", "%s answers (%ld), but not as a dilemma server", url, http);
     else if (http != 200) say(d, BAD, DIL_ENET, "server", "wait, or see its log", "%s: %.*s", url, (int)strcspn(dil_buf_str(&b), "\n"), dil_buf_str(&b));
     else say(d, GOOD, DIL_OK, "server", NULL, "%s answers", url);
     dil_buf_fini(&b);

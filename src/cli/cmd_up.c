@@ -1,5 +1,6 @@
 /* dilemma up: from running nodes to an answering server in one command. */
 #include "cli/cli.h"
+#include "cli/model.h"
 #include "cli/pairing.h"
 #include "cli/pipeline.h"
 #include "cli/serving.h"
@@ -68,8 +69,8 @@ static dil_status bring_up(const words *w, dil_data_format format, dil_err *err)
     static dil_cli_target peer[DIL_CLI_NODES_MAX];
     dil_keypair key;
     size_t n_peers;
-    if (!dil_file_exists(w->model)) return dil_fail(err, DIL_ENOTFOUND, "%s: no such file (dilemma pull fetches models, dilemma import converts folders)", w->model);
-    dil_status s = read_peers(w, peer, &n_peers, &key, err);
+    dil_status s = dil_cli_model_there(w->model, err);
+    if (s == DIL_OK) s = read_peers(w, peer, &n_peers, &key, err);
     if (s != DIL_OK) return s;
     dil_cli_pipeline p = {.model = w->model, .dir = w->dir, .data = w->data, .format = format, .key = w->insecure ? NULL : &key, .peers = peer,
                           .n_peers = (uint32_t)n_peers, .entry = w->entry ? w->entry : peer[0].name, .context = (uint32_t)w->context,

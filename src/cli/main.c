@@ -104,5 +104,5 @@ int main(int argc, char **argv)
     for (size_t i = 0; dil_cli_commands[i]; i++) {
         if (dil_cli_nearer(argv[1], strlen(argv[1]), dil_cli_commands[i]->name, &best)) near = dil_cli_commands[i]->name;
     }
-    return dil_cli_usage("unknown command '%s'%s%s (see dilemma --help)", argv[1], near ? "; did you mean " : "", near ? near : "");
+    return dil_cli_usage("unknown command '%s'%s%s%s (see dilemma --help)", argv[1], near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }

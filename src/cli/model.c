@@ -1,13 +1,24 @@
 /* Opening a model for the programs that run one in this process. */
 #include "cli/model.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+dil_status dil_cli_model_there(const char *path, dil_err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 && errno == ENOENT) return dil_fail(err, DIL_ENOTFOUND, "%s: no such file (dilemma pull fetches models, dilemma import converts folders)", path);
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return dil_fail(err, DIL_EFORMAT, "%s: a folder; dilemma import makes a GGUF file of a checkpoint's folder", path);
+    return DIL_OK; /* what else is wrong is said by who opens it */
+}
 
 dil_status dil_cli_model_open(const char *path, dil_cli_model *out, dil_err *err)
 {
     dil_cli_model m = {0};
-    dil_status s = dil_gguf_open(path, &m.file, err);
+    dil_status s = dil_cli_model_there(path, err);
+    if (!s) s = dil_gguf_open(path, &m.file, err);
     if (!s) s = dil_arch_read(m.file, &m.arch, err);
     if (s) {
         dil_cli_model_close(&m);

@@ -11,6 +11,7 @@ typedef struct dil_cli_model {
     dil_weights weights;
 } dil_cli_model;
 
+dil_status dil_cli_model_there(const char *path, dil_err *err); /* what a newcomer gets wrong: no file, or a folder, with the cure */
 dil_status dil_cli_model_open(const char *path, dil_cli_model *out, dil_err *err);
 void dil_cli_model_close(dil_cli_model *m);
 dil_stage_opts dil_cli_whole(const dil_cli_model *m); /* options of a stage with every layer, F16 cache */

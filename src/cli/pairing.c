@@ -50,7 +50,8 @@ dil_status dil_cli_pair(const char *address, const char *name, const char *told,
 {
     enum { TYPED_MAX = 3 };
     char line[128], digits[DIL_PAIR_DIGITS + 1];
-    dil_status s = DIL_EUSAGE;
+    dil_status s = code || told ? DIL_OK : dil_pair_reach(address, 5, err);
+    if (s != DIL_OK) return s;
     for (int i = 0; i < TYPED_MAX && !dil_cli_interrupted(); i++) {
         bool typed = code || ask_code(address, told, line);
         *skipped = told && !typed;

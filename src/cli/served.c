@@ -2,6 +2,7 @@
 #include "cli/served.h"
 
 #include "cli/cli.h"
+#include "cli/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -58,8 +59,9 @@ dil_status dil_cli_one_open(dil_server *server, const dil_cli_serving *how, cons
     if (s == DIL_OK) {
         dil_served_set_status(m->served, "loading the model");
         dil_served_set_plan(m->served, what->plan, what->cluster, what->profile);
-        s = dil_gguf_open(what->model, &m->gguf, err);
+        s = dil_cli_model_there(what->model, err);
     }
+    if (s == DIL_OK) s = dil_gguf_open(what->model, &m->gguf, err);
     if (s == DIL_OK) s = dil_arch_read(m->gguf, &m->arch, err);
     if (s == DIL_OK) s = dil_tokenizer_new(m->gguf, &m->tok, err);
     if (s == DIL_OK) tell_model(m);

@@ -56,7 +56,7 @@ static dil_status enrolled(const char *dir, dil_cli_target *t, size_t cap, size_
     dil_status s = dil_cli_key_folder(dir, folder, err);
     if (s == DIL_OK) s = dil_pair_nodes(folder, known, DIL_PAIR_NODES_MAX, n, err);
     if (s != DIL_OK) return s;
-    if (!*n) return dil_fail(err, DIL_EUSAGE, "no nodes: none is enrolled in %s. Pair some (dilemma node --pair there, dilemma pair ADDRESS here), or name them with --node", folder);
+    if (!*n) return dil_fail(err, DIL_EUSAGE, "no nodes: none is enrolled in %s. Pair some (dilemma node --pair there, dilemma pair ADDRESS here), or name them with --node. On this machine alone: dilemma serve MODEL", folder);
     if (*n > cap) return dil_fail(err, DIL_ELIMIT, "%zu nodes are enrolled, at most %zu at once: name those to use with --node", *n, cap);
     for (size_t i = 0; i < *n; i++) {
         snprintf(t[i].name, sizeof t[i].name, "%s", known[i].name);

@@ -321,6 +321,14 @@ static dil_status dial(const char *address, int64_t until_ns, int *out, dil_err 
     return dil_fail(err, DIL_ENET, "%s: %s. Is \"dilemma node --pair\" running there, with --listen on an address that we reach, and the port open?", address, strerror(why));
 }
 
+dil_status dil_pair_reach(const char *address, double limit_sec, dil_err *err)
+{
+    int fd;
+    dil_status s = dial(address, dil_now_ns() + (int64_t)(limit_sec * 1e9), &fd, err);
+    if (s == DIL_OK) close(fd);
+    return s;
+}
+
 /* One message from the node, taken; an error has the node's address. */
 static dil_status converse(int fd, const char *address, int64_t until_ns, dil__pairing *run, dil_buf *out, dil_err *err)
 {

@@ -325,7 +325,7 @@ static dil_status place(dil_gguf *g, const span *spans, uint64_t align, dil_err 
     for (size_t i = 0; i < g->n_tensors; i++) {
         uint64_t end;
         if (!dil_add_u64(start, spans[i].end, &end) || end > g->len)
-            return dil_fail(err, DIL_EFORMAT, "%s: %s: ends at byte %" PRIu64 " of a file of %zu bytes", g->path, g->tensor[i].name,
+            return dil_fail(err, DIL_EFORMAT, "%s: %s: ends at byte %" PRIu64 " of a file of %zu bytes: it is cut short, fetch it again", g->path, g->tensor[i].name,
                             end, g->len);
         g->tensor[i].data = g->data + start + spans[i].begin;
     }
