@@ -1,10 +1,10 @@
 /* `dilemma simulate`: what each way of planning again gives in a network that changes. */
+#include "base/json.h"
 #include "cli/cli.h"
 
 #include <dilemma/simulate.h>
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,30 +106,22 @@ static void print_table(dil_sim_result *const *r, const char *const *name, uint3
     printf("\nlate: more than %.3g s after arrival, or lost\n", r[0]->late_sec);
 }
 
-static void number(const char *key, double v)
+static dil_status print_json(dil_sim_result *const *r, const char *const *name, uint32_t n, dil_err *err)
 {
-    if (isfinite(v)) printf(", \"%s\": %.9g", key, v);
-    else printf(", \"%s\": null", key);
-}
-
-static void print_json(dil_sim_result *const *r, const char *const *name, uint32_t n)
-{
-    puts("{\"version\": 1, \"policies\": [");
-    for (uint32_t i = 0; i < n; i++) {
-        printf("  {\"policy\": \"%s\", \"requests\": %u, \"answered\": %u, \"lost\": %u, \"late\": %u, \"plannings\": %u, \"moves\": %u", name[i],
-               r[i]->n_requests, r[i]->n_answered, r[i]->n_lost, r[i]->n_late, r[i]->n_plannings, r[i]->n_moves);
-        number("late_sec", r[i]->late_sec);
-        number("mean_sec", r[i]->mean_sec);
-        number("p50_sec", r[i]->p50_sec);
-        number("p90_sec", r[i]->p90_sec);
-        number("p99_sec", r[i]->p99_sec);
-        number("max_sec", r[i]->max_sec);
-        number("moved_bytes", r[i]->moved_bytes);
-        number("move_sec", r[i]->move_sec);
-        number("outage_sec", r[i]->outage_sec);
-        puts(i + 1 < n ? "}," : "}");
-    }
-    puts("]}");
+    json_t *rows = json_array();
+    for (uint32_t i = 0; i < n; i++)
+        json_array_append_new(rows, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "policy", name[i],
+                                              "requests", (json_int_t)r[i]->n_requests, "answered", (json_int_t)r[i]->n_answered, "lost",
+                                              (json_int_t)r[i]->n_lost, "late", (json_int_t)r[i]->n_late, "plannings", (json_int_t)r[i]->n_plannings, "moves",
+                                              (json_int_t)r[i]->n_moves, "late_sec", dil__json_real_or_null(r[i]->late_sec), "mean_sec",
+                                              dil__json_real_or_null(r[i]->mean_sec), "p50_sec", dil__json_real_or_null(r[i]->p50_sec), "p90_sec",
+                                              dil__json_real_or_null(r[i]->p90_sec), "p99_sec", dil__json_real_or_null(r[i]->p99_sec), "max_sec",
+                                              dil__json_real_or_null(r[i]->max_sec), "moved_bytes", dil__json_real_or_null(r[i]->moved_bytes), "move_sec",
+                                              dil__json_real_or_null(r[i]->move_sec), "outage_sec", dil__json_real_or_null(r[i]->outage_sec)));
+    json_t *o = json_pack("{s:i, s:o}", "version", 1, "policies", rows);
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
 }
 
 static dil_status write_files(dil_sim_result *const *r, const char *const *name, uint32_t n, dil_err *err)
@@ -162,7 +154,7 @@ static dil_status play(const dil_profile *prof, const dil_cluster *cluster, cons
     dil_cli_progress_done();
     if (s == DIL_OK) s = write_files(r, name, n, err);
     bool stdout_taken = (opt.out && strcmp(opt.out, "-") == 0) || (opt.svg && strcmp(opt.svg, "-") == 0);
-    if (s == DIL_OK && opt.json) print_json(r, name, n);
+    if (s == DIL_OK && opt.json) s = print_json(r, name, n, err);
     else if (s == DIL_OK && !stdout_taken) print_table(r, name, n);
     for (int p = 0; p < POLICIES; p++) dil_sim_result_free(r[p]);
     dil_plan_free(made);

@@ -1,4 +1,5 @@
 /* `dilemma plan --model-profile`: several models on one cluster. */
+#include "base/json.h"
 #include "cli/cli.h"
 #include "cli/plan_more.h"
 
@@ -69,34 +70,39 @@ static const char *numbered(const char *out, uint32_t i, char path[PATH_ROOM])
     return path;
 }
 
-static void print(const fleet *f, const dil_fleet_result *r, const dil_fleet_result *turn, bool json)
+static void print_table(const fleet *f, const dil_fleet_result *r, const dil_fleet_result *turn)
 {
-    if (json) puts("{\"version\": 1, \"models\": [");
-    else printf("%-28s %9s %10s %10s %9s %9s  %s\n", "model", "weight", "token ms", "answer s", "size %", "damage", "stages");
+    printf("%-28s %9s %10s %10s %9s %9s  %s\n", "model", "weight", "token ms", "answer s", "size %", "damage", "stages");
     for (uint32_t i = 0; i < f->n; i++) {
         const dil_plan *p = f->plans[i];
         const char *slash = strrchr(p->model_path, '/');
-        if (json) {
-            printf("  {\"weight\": %.9g, \"token_sec\": %.9g, \"total_sec\": %.9g, \"ratio_to_fp32\": %.9g, \"predicted_damage\": %.9g}%s\n", f->m[i].weight,
-                   p->token_sec, p->total_sec, p->ratio_to_fp32, p->predicted_damage, i + 1 < f->n ? "," : "");
-            continue;
-        }
         printf("%-28.28s %9.3g %10.3f %10.4f %9.3f %9.4g  ", slash ? slash + 1 : p->model_path, f->m[i].weight, 1e3 * p->token_sec, p->total_sec,
                100 * p->ratio_to_fp32, p->predicted_damage);
         for (uint32_t g = 0; g < p->n_stages; g++)
             printf("%s%s %u-%u", g ? ", " : "", p->stages[g].node, p->stages[g].first_layer, p->stages[g].last_layer);
         putchar('\n');
     }
-    if (json) {
-        printf("], \"objective\": %.9g, \"bound\": %.9g, \"gap\": %.9g, \"solve_sec\": %.6g, \"one_after_the_other\": ", r->objective, r->bound, r->gap, r->solve_sec);
-        if (turn->objective > 0) printf("%.9g}\n", turn->objective);
-        else puts("null}");
-        return;
-    }
     printf("\nweighted sum %.4f, proved at least %.4f (gap %.2g %%), %.1f s\n", r->objective, r->bound, 100 * r->gap, r->solve_sec);
     double more = 100 * (turn->objective / r->objective - 1);
     if (turn->objective > 0) printf("one after the other in this order: %.4f (%.1f %% %s)\n", turn->objective, fabs(more), more >= 0 ? "more" : "less, within the gap");
     else puts("one after the other in this order: no plans for all were found");
+}
+
+static dil_status print_json(const fleet *f, const dil_fleet_result *r, const dil_fleet_result *turn, dil_err *err)
+{
+    json_t *models = json_array();
+    for (uint32_t i = 0; i < f->n; i++) {
+        const dil_plan *p = f->plans[i];
+        json_array_append_new(models, json_pack("{s:o, s:o, s:o, s:o, s:o}", "weight", dil__json_real_or_null(f->m[i].weight), "token_sec",
+                                                dil__json_real_or_null(p->token_sec), "total_sec", dil__json_real_or_null(p->total_sec), "ratio_to_fp32",
+                                                dil__json_real_or_null(p->ratio_to_fp32), "predicted_damage", dil__json_real_or_null(p->predicted_damage)));
+    }
+    json_t *o = json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "version", 1, "models", models, "objective", dil__json_real_or_null(r->objective), "bound",
+                          dil__json_real_or_null(r->bound), "gap", dil__json_real_or_null(r->gap), "solve_sec", dil__json_real_or_null(r->solve_sec),
+                          "one_after_the_other", dil__json_real_or_null(turn->objective > 0 ? turn->objective : NAN));
+    dil_status s = dil__json_save("-", o, err);
+    json_decref(o);
+    return s;
 }
 
 static dil_fleet_method method_of(const char *solver)
@@ -135,7 +141,8 @@ int dil__cli_fleet(const dil_cli_list *list, const char *cluster_path, const dil
     if (status == 0 && s == DIL_OK) s = solve(&f, cluster, o, &r, &turn, &err);
     dil_cli_progress_done();
     for (uint32_t i = 0; i < f.n && status == 0 && s == DIL_OK && out; i++) s = dil_plan_write(numbered(out, i, path), f.plans[i], &err);
-    if (status == 0 && s == DIL_OK) print(&f, &r, &turn, json);
+    if (status == 0 && s == DIL_OK && json) s = print_json(&f, &r, &turn, &err);
+    if (status == 0 && s == DIL_OK && !json) print_table(&f, &r, &turn);
     for (uint32_t i = 0; i < f.n; i++) {
         dil_plan_free(f.plans[i]);
         dil_profile_free(f.prof[i]);
