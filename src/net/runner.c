@@ -15,34 +15,12 @@
  * One thread owns requests and pipe. Others only append to the queue, set cancel flags, and wake it. */
 #include "net/draft.h"
 #include "net/pipe.h"
-
-#include "engine/grammar.h"
+#include "net/request.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct request {
-    uint64_t id;
-    int32_t *tokens; /* [n_prompt + max_tokens] */
-    uint32_t n_prompt, n_known, n_fed, n_max;
-    uint32_t n_resumed; /* tokens of an earlier run that are still to be told */
-    bool resumed_stop;
-    uint32_t n_counted; /* prompt tokens that are in the statistics */
-    int32_t *stop;
-    size_t n_stop;
-    dil_sampler_opts sampler;
-    uint32_t n_top;
-    dil_gen_fn *fn;
-    void *ctx;
-    uint32_t n_flying; /* works in flight that hold tokens of it */
-    bool begun, ended;
-    atomic_bool canceled;
-    int64_t submit_ns, first_ns, last_ns;
-    dil__draft *draft; /* NULL: no guesses */
-    uint32_t n_guessed, n_right;
-} request;
 
 typedef struct part { /* one sequence's share of a work */
     uint32_t slot, n_wants;
@@ -64,12 +42,12 @@ struct dil_runner {
     bool started;
 
     pthread_mutex_t lock; /* guards queue, n_queue, next_id, and the slots' pointers against cancel */
-    request **queue;      /* [queue_max], oldest first */
+    dil__request **queue;      /* [queue_max], oldest first */
     uint32_t n_queue, queue_max;
     uint64_t next_id;
     atomic_bool mail, closing;
 
-    request **slot; /* [n_seq] */
+    dil__request **slot; /* [n_seq] */
     flight *flights; /* [depth] */
     uint32_t n_flying, turn;
     bool chunk_next;
@@ -87,72 +65,18 @@ struct dil_runner {
     atomic_int_fast64_t token_ns;
 };
 
-static void request_free(request *q)
+static void fail_request(dil_runner *r, dil__request *q, const dil_err *e)
 {
-    if (!q) return;
-    free(q->tokens);
-    free(q->stop);
-    dil__draft_free(q->draft);
-    free(q);
-}
-
-/* --- events --------------------------------------------------------------------------------------------------------- */
-
-static double sec(int64_t ns)
-{
-    return (double)ns * 1e-9;
-}
-
-static void end_request(request *q, dil_gen_finish finish)
-{
-    int64_t now = dil_now_ns();
-    int64_t first = q->first_ns ? q->first_ns : now;
-    q->ended = true;
-    q->fn(q->ctx, q->id, &(dil_gen_event){
-        .kind = DIL_GEN_DONE, .finish = finish, .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt,
-        .n_guessed = q->n_guessed, .n_right = q->n_right, .prefill_sec = sec(first - q->submit_ns), .decode_sec = sec(now - first)});
-}
-
-static void fail_request(dil_runner *r, request *q, const dil_err *e)
-{
-    q->ended = true;
     atomic_fetch_add(&r->failures, 1);
-    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_ERROR, .error = e, .n_prompt = q->n_prompt,
-                                          .n_generated = q->n_known - q->n_prompt});
+    dil__request_fail(q, e);
 }
 
-static bool is_stop(const request *q, int32_t token)
+static void take_token(dil_runner *r, dil__request *q, const dil__row *row)
 {
-    for (size_t i = 0; i < q->n_stop; i++) {
-        if (q->stop[i] == token) return true;
-    }
-    return false;
-}
-
-static void note_token_time(dil_runner *r, request *q)
-{
-    int64_t now = dil_now_ns();
-    if (q->first_ns) {
-        int64_t old = atomic_load(&r->token_ns), dt = now - q->last_ns;
-        atomic_store(&r->token_ns, old ? old + (dt - old) / 8 : dt);
-    } else {
-        q->first_ns = now;
-    }
-    q->last_ns = now;
-}
-
-static void take_token(dil_runner *r, request *q, const dil__row *row)
-{
-    note_token_time(r, q);
-    if (is_stop(q, row->token)) {
-        end_request(q, DIL_FINISH_STOP);
-        return;
-    }
-    q->tokens[q->n_known++] = row->token;
-    atomic_fetch_add(&r->tokens_out, 1);
-    q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = row->token, .logprob = row->logprob, .top = row->top, .n_top = row->n_top,
-                                          .n_prompt = q->n_prompt, .n_generated = q->n_known - q->n_prompt});
-    if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
+    int64_t old = atomic_load(&r->token_ns), dt = dil__request_tick(q);
+    if (dt) atomic_store(&r->token_ns, old ? old + (dt - old) / 8 : dt);
+    if (!dil__request_stops(q, row->token)) atomic_fetch_add(&r->tokens_out, 1); /* before it is told */
+    dil__request_take(q, row);
 }
 
 /* --- slots ---------------------------------------------------------------------------------------------------------- */
@@ -161,28 +85,28 @@ static void take_token(dil_runner *r, request *q, const dil__row *row)
 static void release_ended(dil_runner *r)
 {
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        request *q = r->slot[i];
+        dil__request *q = r->slot[i];
         if (!q || !q->ended || q->n_flying) continue;
         pthread_mutex_lock(&r->lock);
         r->slot[i] = NULL;
         pthread_mutex_unlock(&r->lock);
-        request_free(q);
+        dil__request_free(q);
         atomic_fetch_sub(&r->n_active, 1);
     }
 }
 
-static request *take_queued(dil_runner *r, uint32_t i)
+static dil__request *take_queued(dil_runner *r, uint32_t i)
 {
-    request *q = r->queue[i];
+    dil__request *q = r->queue[i];
     memmove(r->queue + i, r->queue + i + 1, (r->n_queue - i - 1) * sizeof *r->queue);
     r->n_queue--;
     atomic_store(&r->n_queued, r->n_queue);
     return q;
 }
 
-static request *next_canceled(dil_runner *r)
+static dil__request *next_canceled(dil_runner *r)
 {
-    request *q = NULL;
+    dil__request *q = NULL;
     pthread_mutex_lock(&r->lock);
     for (uint32_t i = 0; i < r->n_queue && !q; i++) {
         if (atomic_load(&r->queue[i]->canceled)) q = take_queued(r, i);
@@ -193,13 +117,13 @@ static request *next_canceled(dil_runner *r)
 
 static void end_canceled(dil_runner *r)
 {
-    for (request *q; (q = next_canceled(r));) {
-        end_request(q, DIL_FINISH_CANCELED);
-        request_free(q);
+    for (dil__request *q; (q = next_canceled(r));) {
+        dil__request_end(q, DIL_FINISH_CANCELED);
+        dil__request_free(q);
     }
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        request *q = r->slot[i];
-        if (q && !q->ended && atomic_load(&q->canceled)) end_request(q, DIL_FINISH_CANCELED);
+        dil__request *q = r->slot[i];
+        if (q && !q->ended && atomic_load(&q->canceled)) dil__request_end(q, DIL_FINISH_CANCELED);
     }
 }
 
@@ -216,13 +140,13 @@ static void admit(dil_runner *r)
 
 /* --- building works -------------------------------------------------------------------------------------------------- */
 
-static uint32_t n_unfed(const request *q)
+static uint32_t n_unfed(const dil__request *q)
 {
     return q && !q->ended ? q->n_known - q->n_fed : 0;
 }
 
 /* Tokens that go through as a prompt: all that are known, but with fixed shapes never what was decoded one by one the first time. */
-static uint32_t chunk_tokens(const dil_runner *r, const request *q)
+static uint32_t chunk_tokens(const dil_runner *r, const dil__request *q)
 {
     uint32_t n = n_unfed(q);
     if (!r->pipe->fixed_shapes || n == 0) return n > 1 || (n == 1 && q->n_fed < q->n_prompt) ? n : 0;
@@ -231,23 +155,23 @@ static uint32_t chunk_tokens(const dil_runner *r, const request *q)
 }
 
 /* As many of them as travel together. */
-static uint32_t piece_tokens(const dil_runner *r, const request *q)
+static uint32_t piece_tokens(const dil_runner *r, const dil__request *q)
 {
     uint32_t n = chunk_tokens(r, q), most = dil__piece_tokens(&r->pipe->pieces, q->n_known, r->pipe->chunk);
     return n < most ? n : most;
 }
 
-static bool wants_chunk(const dil_runner *r, const request *q)
+static bool wants_chunk(const dil_runner *r, const dil__request *q)
 {
     return chunk_tokens(r, q) > 0;
 }
 
-static bool wants_decode(const dil_runner *r, const request *q)
+static bool wants_decode(const dil_runner *r, const dil__request *q)
 {
     return n_unfed(q) >= 1 && chunk_tokens(r, q) == 0;
 }
 
-static bool any(const dil_runner *r, bool (*wants)(const dil_runner *, const request *))
+static bool any(const dil_runner *r, bool (*wants)(const dil_runner *, const dil__request *))
 {
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
         if (wants(r, r->slot[i])) return true;
@@ -265,7 +189,7 @@ static flight *free_flight(dil_runner *r)
 
 static void add_part(dil_runner *r, dil__work *w, flight *f, uint32_t slot, uint32_t n)
 {
-    request *q = r->slot[slot];
+    dil__request *q = r->slot[slot];
     if (!q->begun) r->begin[w->n_begin++] = (dil__begin){.slot = slot, .n_prompt = q->n_prompt, .n_known = q->n_known, .n_top = q->n_top, .sampler = q->sampler};
     q->begun = true;
     for (uint32_t k = 0; k < n; k++) {
@@ -289,7 +213,7 @@ static uint32_t count_decoding(const dil_runner *r)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        const request *q = r->slot[i];
+        const dil__request *q = r->slot[i];
         if (q && !q->ended && q->n_fed >= q->n_prompt) n++;
     }
     return n;
@@ -313,7 +237,7 @@ static void fill_decode(dil_runner *r, dil__work *w, flight *f)
 /* Behind the last token of a sequence that is alone in its work: its next tokens, as far as they can be guessed. */
 static void add_guesses(dil_runner *r, dil__work *w, flight *f)
 {
-    request *q = r->slot[f->parts[0].slot];
+    dil__request *q = r->slot[f->parts[0].slot];
     int depth = atomic_load(&r->speculate);
     if (f->n_parts != 1 || !f->parts[0].n_wants || !q->draft || !depth) return;
     uint32_t room = r->pipe->chunk - 1, left = q->n_max - q->n_known - 1;
@@ -356,7 +280,7 @@ static void land(dil_runner *r, flight *f)
 static void fail_flight(dil_runner *r, flight *f, const dil_err *e)
 {
     for (uint32_t i = 0; i < f->n_parts; i++) {
-        request *q = r->slot[f->parts[i].slot];
+        dil__request *q = r->slot[f->parts[i].slot];
         if (!q->ended) fail_request(r, q, e);
     }
     land(r, f);
@@ -369,7 +293,7 @@ static void take_reset(dil_runner *r)
         if (r->flights[i].id) land(r, &r->flights[i]);
     }
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        request *q = r->slot[i];
+        dil__request *q = r->slot[i];
         if (!q) continue;
         q->n_fed = 0;
         q->begun = false;
@@ -422,7 +346,7 @@ static flight *find_flight(dil_runner *r, uint64_t id)
 /* One token, and one more behind every guess that was right. */
 static void take_rows(dil_runner *r, const flight *f, const part *p, const dil__row *rows)
 {
-    request *q = r->slot[p->slot];
+    dil__request *q = r->slot[p->slot];
     uint32_t right = 0;
     for (uint32_t i = 0; i < p->n_wants && !q->ended && rows[i].token >= 0; i++) {
         take_token(r, q, &rows[i]);
@@ -441,7 +365,7 @@ static void take_rows(dil_runner *r, const flight *f, const part *p, const dil__
 static void take_result(dil_runner *r, flight *f, const dil__pipe_event *ev)
 {
     uint32_t row = 0;
-    if (f->decode && f->n_parts == 1) dil__pace_note(&r->pace, 1 + f->n_guesses, sec(dil_now_ns() - f->sent_ns), ev->compute_sec, f->alone);
+    if (f->decode && f->n_parts == 1) dil__pace_note(&r->pace, 1 + f->n_guesses, dil__sec(dil_now_ns() - f->sent_ns), ev->compute_sec, f->alone);
     for (uint32_t i = 0; i < f->n_parts; i++) {
         if (row + f->parts[i].n_wants <= ev->n_rows) take_rows(r, f, &f->parts[i], ev->rows + row);
         row += f->parts[i].n_wants;
@@ -459,10 +383,10 @@ static void fail_waiting(dil_runner *r, const dil_err *e)
 {
     pthread_mutex_lock(&r->lock);
     while (r->n_queue) {
-        request *q = take_queued(r, r->n_queue - 1);
+        dil__request *q = take_queued(r, r->n_queue - 1);
         pthread_mutex_unlock(&r->lock);
         fail_request(r, q, e);
-        request_free(q);
+        dil__request_free(q);
         pthread_mutex_lock(&r->lock);
     }
     pthread_mutex_unlock(&r->lock);
@@ -502,25 +426,14 @@ static void cancel_all(dil_runner *r)
     dil_err e;
     dil_fail(&e, DIL_ECANCELED, "the runner was closed");
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        request *q = r->slot[i];
+        dil__request *q = r->slot[i];
         if (q && !q->ended) fail_request(r, q, &e);
         pthread_mutex_lock(&r->lock);
         r->slot[i] = NULL;
         pthread_mutex_unlock(&r->lock);
-        request_free(q);
+        dil__request_free(q);
     }
     fail_waiting(r, &e);
-}
-
-static void tell_resumed(request *q)
-{
-    uint32_t n = q->n_resumed;
-    q->n_resumed = 0;
-    q->first_ns = q->last_ns = dil_now_ns();
-    for (uint32_t i = 0; i < n; i++)
-        q->fn(q->ctx, q->id, &(dil_gen_event){.kind = DIL_GEN_TOKEN, .token = q->tokens[q->n_prompt + i], .n_prompt = q->n_prompt, .n_generated = i + 1});
-    if (q->resumed_stop) end_request(q, DIL_FINISH_STOP);
-    else if (q->n_known == q->n_max) end_request(q, DIL_FINISH_LENGTH);
 }
 
 /* True: one was over with what an earlier run had told, and its slot can be had. */
@@ -528,9 +441,9 @@ static bool begin_resumed(dil_runner *r)
 {
     bool ended = false;
     for (uint32_t i = 0; i < r->pipe->n_seq; i++) {
-        request *q = r->slot[i];
+        dil__request *q = r->slot[i];
         if (!q || q->ended || !(q->n_resumed || (q->resumed_stop && !q->begun))) continue;
-        tell_resumed(q);
+        dil__request_tell_resumed(q);
         ended = ended || q->ended;
     }
     return ended;
@@ -563,57 +476,6 @@ static void *schedule(void *arg)
 
 /* --- the public face --------------------------------------------------------------------------------------------------- */
 
-static dil_status check_request(dil_runner *r, const dil_gen_req *req, dil_err *err)
-{
-    const dil_grammar *g = req->sampler.grammar;
-    if (g && !r->pipe->schema_max) return dil_fail(err, DIL_EUNSUPPORTED, "a grammar is not supported here");
-    if (g && g->schema_len > r->pipe->schema_max)
-        return dil_fail(err, DIL_ELIMIT, "the schema has %zu bytes, over several machines at most %u", g->schema_len, r->pipe->schema_max);
-    if (req->sampler.n_bias > DIL_LOGIT_BIAS_MAX) return dil_fail(err, DIL_ELIMIT, "%u logit biases, at most %d", req->sampler.n_bias, DIL_LOGIT_BIAS_MAX);
-    if (req->n_prompt < 1 || req->max_tokens < 1)
-        return dil_fail(err, DIL_EUSAGE, "a request wants at least one prompt token and one token to generate");
-    if (req->n_prompt >= r->pipe->n_ctx)
-        return dil_fail(err, DIL_ELIMIT, "the prompt has %zu tokens, the context holds %u and needs room for an answer",
-                        req->n_prompt, r->pipe->n_ctx);
-    for (size_t i = 0; i < req->n_prompt; i++) {
-        if (req->prompt[i] < 0 || (uint32_t)req->prompt[i] >= r->pipe->n_vocab)
-            return dil_fail(err, DIL_EDATA, "prompt token %zu is %d, the vocabulary has %u", i, req->prompt[i], r->pipe->n_vocab);
-    }
-    dil_runner_state st = {0};
-    r->pipe->ops->state(r->pipe, &st);
-    return st.ready || st.recovering ? DIL_OK : dil_fail(err, DIL_ENET, "not ready: %.480s", st.why);
-}
-
-static request *request_new(const dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx)
-{
-    request *q = calloc(1, sizeof *q);
-    if (!q) return NULL;
-    uint32_t room = r->pipe->n_ctx - (uint32_t)req->n_prompt;
-    q->n_prompt = q->n_known = (uint32_t)req->n_prompt;
-    q->n_max = q->n_prompt + (req->max_tokens < room ? req->max_tokens : room);
-    q->tokens = malloc(q->n_max * sizeof *q->tokens);
-    q->stop = malloc((req->n_stop + 1) * sizeof *q->stop);
-    if (!q->tokens || !q->stop) {
-        request_free(q);
-        return NULL;
-    }
-    memcpy(q->tokens, req->prompt, req->n_prompt * sizeof *q->tokens);
-    if (req->n_stop) memcpy(q->stop, req->stop, req->n_stop * sizeof *q->stop);
-    q->n_stop = req->n_stop;
-    uint32_t most = q->n_max - q->n_prompt;
-    q->n_resumed = req->n_resumed < most ? (uint32_t)req->n_resumed : most;
-    if (q->n_resumed) memcpy(q->tokens + q->n_prompt, req->resumed, q->n_resumed * sizeof *q->tokens);
-    q->n_known += q->n_resumed;
-    q->resumed_stop = req->resumed_stop;
-    q->sampler = req->sampler;
-    q->n_top = req->n_top < DIL_GEN_TOP_MAX ? req->n_top : DIL_GEN_TOP_MAX;
-    q->fn = fn;
-    q->ctx = ctx;
-    q->submit_ns = dil_now_ns();
-    if (atomic_load(&r->speculate)) q->draft = dil__draft_new(q->n_max); /* short of memory: without */
-    return q;
-}
-
 static void wake(dil_runner *r)
 {
     atomic_store(&r->mail, true);
@@ -622,9 +484,9 @@ static void wake(dil_runner *r)
 
 dil_status dil_runner_submit(dil_runner *r, const dil_gen_req *req, dil_gen_fn *fn, void *ctx, uint64_t *id, dil_err *err)
 {
-    dil_status s = check_request(r, req, err);
+    dil_status s = dil__request_check(req, r->pipe, err);
     if (s != DIL_OK) return s;
-    request *q = request_new(r, req, fn, ctx);
+    dil__request *q = dil__request_new(req, r->pipe->n_ctx, atomic_load(&r->speculate) != 0, fn, ctx);
     if (!q) return dil_fail(err, DIL_EMEMORY, "no memory for a request of %zu tokens", req->n_prompt);
     pthread_mutex_lock(&r->lock);
     bool full = r->n_queue == r->queue_max;
@@ -636,7 +498,7 @@ dil_status dil_runner_submit(dil_runner *r, const dil_gen_req *req, dil_gen_fn *
     }
     pthread_mutex_unlock(&r->lock);
     if (full) {
-        request_free(q);
+        dil__request_free(q);
         return dil_fail(err, DIL_EBUSY, "the queue is full: %u requests wait, %u run", r->queue_max, atomic_load(&r->n_active));
     }
     atomic_fetch_add(&r->requests, 1);
@@ -670,7 +532,7 @@ void dil_runner_get_state(dil_runner *r, dil_runner_state *out)
     out->failures = atomic_load(&r->failures);
     out->n_guessed = atomic_load(&r->n_guessed);
     out->n_right = atomic_load(&r->n_right);
-    out->token_sec = sec(atomic_load(&r->token_ns));
+    out->token_sec = dil__sec(atomic_load(&r->token_ns));
 }
 
 void dil_runner_speculate(dil_runner *r, int depth)
