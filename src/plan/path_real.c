@@ -11,7 +11,7 @@
 
 #define TOLERANCE 0.9e-9
 
-enum { ROOT_UNITS = 256, CASE_UNITS = 512, TREE_UNITS = 2048 };
+enum { ROOT_UNITS = 256, CASE_UNITS = 512, TREE_UNITS = 2048, BUSY_ROUNDS = 400 };
 
 static double file_bytes(const dil_problem *p, size_t lq) { return p->file_bytes ? p->file_bytes[lq] : p->layer_bytes[lq]; }
 
@@ -280,6 +280,29 @@ static bool raise_bounds(px_real_job *j) {
     return true;
 }
 
+/* Throughput: with whole layers on every node, for all cases together and then for each. */
+static bool raise_busy(px_real_job *j) {
+    const int64_t now = dil_now_ns(), tenth = (j->options.deadline_ns - now) / 10;
+    px_busy all = {.deadline_ns = now + tenth}, one = {.deadline_ns = now + 2 * tenth};
+    const double target = dil__px_target(j);
+    dil__px_allow(j, -1, -1, -1);
+    bool ok = dil__px_busy_bound(&j->core, target, BUSY_ROUNDS, &j->dual.y, &all);
+    dil_log(DIL_LOG_DEBUG, "path", "busiest node: bound %.6g -> %.6g, best %.6g", j->dual.bound, all.bound, j->best.sec);
+    for (size_t i = 0; ok && i < j->n_cases; i++) {
+        px_case *k = &j->list[i];
+        k->bound = fmax(k->bound, all.bound);
+        if (!j->p->tied || k->bound >= target || dil_now_ns() > one.deadline_ns) continue;
+        dil__px_allow(j, k->level, k->first, k->last);
+        ok = dil__px_busy_bound(&j->core, target, BUSY_ROUNDS / 4, &j->dual.y, &one);
+        k->bound = fmax(k->bound, one.bound);
+        dil_log(DIL_LOG_DEBUG, "path", "busiest node: level %d, ends on %d and %d: %.6g", k->level, k->first, k->last, k->bound);
+    }
+    if (j->n_cases > 1) qsort(j->list, j->n_cases, sizeof *j->list, by_bound);
+    free(all.z);
+    free(one.z);
+    return ok;
+}
+
 /* First plans, at the levels of a tied table that promise most. */
 static bool search_locally(px_real_job *j) {
     const int64_t now = dil_now_ns(), deadline = now + (j->options.deadline_ns - now) / 4;
@@ -432,6 +455,7 @@ static dil_status run(px_real_job *j, double *bound, bool *complete, dil_err *er
     if (!list_cases(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (j->by_damage && !raise_bounds(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     if (!search_locally(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
+    if (j->real.by_load && j->best.found && !raise_busy(j)) return dil_fail(err, DIL_EMEMORY, "path: out of memory for %u layers on %u nodes", j->p->n_layers, j->p->n_nodes);
     return run_cases(j, bound, complete, err);
 }
 

@@ -31,6 +31,15 @@ typedef struct px_real_job {
 void dil__px_allow(px_real_job *j, int level, int first, int last);
 double dil__px_target(const px_real_job *j); /* a plan has to be faster to matter */
 
+/* path_busy.c. Of the goal of throughput: what the busiest node has at least in a plan that is better than `upper`, by at most `rounds` steps from y's
+ * multipliers on, or at first from the relaxation's prices; upper: nothing is. false: no memory. y: zeroed before the first call but for its deadline; z is the caller's to free. */
+typedef struct px_busy {
+    double *z, bound;
+    bool has;
+    int64_t deadline_ns;
+} px_busy;
+bool dil__px_busy_bound(const px_core *c, double upper, int rounds, const pf_prices *prices, px_busy *y);
+
 /* path_thin.c. Marks the nodes that a plan below the target can use. -> their number, -1: no memory. *bound: of every plan; *dropped: what was
  * excluded takes at least this. */
 int dil__px_thin(px_real_job *j, bool *keep, double *bound, double *dropped);

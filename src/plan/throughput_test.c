@@ -59,6 +59,47 @@ static void the_rate_is_the_largest_and_the_plan_the_fastest_near_it(void **stat
     assert_true(slower > 0); /* else the two objectives are one */
 }
 
+/* Layers that are alike on nodes of unlike speed: what keeps the least load above that of layers that could be cut is that they are whole. Links are
+ * free, so the structures are many: the bound has to say it, a search would not end. */
+static void whole_layers_are_counted(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        enum { L = 24, S = 3, Q = 2 };
+        dil_rng r;
+        dil_problem *p = NULL;
+        dil_solution *s = NULL;
+        dil_err err = {0};
+        double slow[S], least = INFINITY;
+        dil_rng_init(&r, seed);
+        assert_int_equal(dil__problem_new(L, S, Q, "test", &p, NULL), DIL_OK);
+        p->load = dil_arena_push(p->arena, L * S * Q, sizeof *p->load);
+        p->hops = dil_arena_push(p->arena, S * S, sizeof *p->hops);
+        assert_true(p->load && p->hops);
+        for (uint32_t n = 0; n < S; n++) slow[n] = 0.5 + dil_rng_unit(&r);
+        for (uint32_t l = 0; l < L; l++) {
+            p->level_count[l] = Q;
+            for (uint32_t q = 0; q < Q; q++) {
+                p->layer_bytes[l * Q + q] = 2 - q;
+                p->damage[l * Q + q] = q;
+                for (uint32_t n = 0; n < S; n++) p->load[dil__cell(p, l, n, q)] = p->layer_sec[dil__cell(p, l, n, q)] = 0.01 * slow[n] * (q ? 0.8 : 1);
+            }
+        }
+        for (uint32_t n = 0; n < S; n++) {
+            p->store_bytes[n] = 2 * L;
+            for (uint32_t m = 0; m < S; m++)
+                if (m != n) p->hops[p->n_hops++] = (dil_hop){.from = n, .to = m};
+        }
+        for (int a = 0; a <= L; a++) /* so many on each node, the fast level everywhere */
+            for (int b = 0; a + b <= L; b++) least = fmin(least, 0.008 * fmax(a * slow[0], fmax(b * slow[1], (L - a - b) * slow[2])));
+        if (dil_plan_solve(p, &(dil_solve_options){.solver = "path", .goal = DIL_GOAL_LOAD, .limit_sec = 60, .gap = 2e-3}, &s, &err) != DIL_OK) fail_msg("seed %llu: %s", (unsigned long long)seed, err.text);
+        if (s->bound > least * (1 + 1e-9) || !s->optimal || s->objective > least * 1.002)
+            fail_msg("seed %llu: load %.9g, proved %.9g, the least is %.9g", (unsigned long long)seed, s->objective, s->bound, least);
+        dil_solution_free(s);
+        dil_problem_free(p);
+    }
+}
+
 static void a_rate_is_needed_to_count_loads(void **state)
 {
     (void)state;
@@ -80,6 +121,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rate_is_the_largest_and_the_plan_the_fastest_near_it),
+        cmocka_unit_test(whole_layers_are_counted),
         cmocka_unit_test(a_rate_is_needed_to_count_loads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
