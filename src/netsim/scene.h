@@ -64,6 +64,9 @@ typedef struct scene {
     dil_plan plan;
     dil_plan_layer layer[SCENE_BLOCKS_MAX + 2];
     dil_plan_stage stage[SCENE_BLOCKS_MAX + 2];
+    dil_plan_costs costs;
+    const char *cost_node[SCENE_NODES_MAX];
+    double cost_sec[(SCENE_BLOCKS_MAX + 2) * SCENE_NODES_MAX];
     dil_ring_opts opts;
     int speculate;
     double pace; /* a layer takes so many times TOY_LAYER_SEC, on every machine */

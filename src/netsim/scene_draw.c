@@ -98,6 +98,11 @@ static void draw_plan(scene *s)
         place(s, i, block == 1 ? 0 : block, last == n_blocks ? last + 1 : last);
         block += take;
     }
+    if (below(2)) return; /* the others have costs: their prompts travel in pieces */
+    for (uint32_t i = 0; i < s->n_nodes; i++) s->cost_node[i] = s->node[i].host->name;
+    for (uint32_t i = 0; i < s->plan.n_layers * s->n_nodes; i++) s->cost_sec[i] = s->pace * TOY_LAYER_SEC;
+    s->costs = (dil_plan_costs){.nodes = s->cost_node, .n_nodes = s->n_nodes, .n_past = 16, .batch = 64, .decode_sec = s->cost_sec, .prefill_sec = s->cost_sec};
+    s->plan.costs = &s->costs;
 }
 
 /* --- requests ---------------------------------------------------------------------------------------------------------------------------------------- */

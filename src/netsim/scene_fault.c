@@ -182,7 +182,7 @@ static void begin(void *ctx, uint64_t index)
     scene *s = the_scene;
     scene_node *n = &s->node[f->node];
     bool of_node = f->kind <= FAULT_DISK;
-    if (s->closed || (of_node && n->free_ns > sim_now())) return;
+    if (s->closed || (of_node && (n->free_ns > sim_now() || n->stopping))) return; /* who is stopping takes its time */
     sim_trace("fault: %s, %s or %s-%s, for %.3f s%s", name[f->kind], n->host->name, f->from->name, f->to->name, (double)(f->end_ns - f->start_ns) * 1e-9,
               f->for_ever && f->kind <= FAULT_STOP ? ", for ever" : "");
     if (of_node) n->free_ns = f->end_ns + 1;
