@@ -348,18 +348,17 @@ static void take_rows(dil_runner *r, const flight *f, const part *p, const dil__
 {
     dil__request *q = r->slot[p->slot];
     uint32_t right = 0;
+    if (!q->ended) q->n_guessed += f->n_guesses; /* before the event that ends it: what is told has its last pass */
+    if (!q->ended) atomic_fetch_add(&r->n_guessed, f->n_guesses);
     for (uint32_t i = 0; i < p->n_wants && !q->ended && rows[i].token >= 0; i++) {
+        if (i < f->n_guesses && rows[i].token == f->guess[i]) q->n_right++;
         take_token(r, q, &rows[i]);
-        if (q->ended || i >= f->n_guesses || rows[i].token != f->guess[i]) break;
-        q->n_fed++;
+        if (i >= f->n_guesses || rows[i].token != f->guess[i]) break;
         right++;
+        if (!q->ended) q->n_fed++;
     }
-    if (!f->n_guesses || q->ended) return;
-    dil__draft_learn(q->draft, &r->pace, f->n_guesses, right);
-    q->n_guessed += f->n_guesses;
-    q->n_right += right;
-    atomic_fetch_add(&r->n_guessed, f->n_guesses);
     atomic_fetch_add(&r->n_right, right);
+    if (f->n_guesses && !q->ended) dil__draft_learn(q->draft, &r->pace, f->n_guesses, right);
 }
 
 static void take_result(dil_runner *r, flight *f, const dil__pipe_event *ev)
