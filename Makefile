@@ -69,9 +69,9 @@ install: release        ## into PREFIX (default /usr/local)
 
 ARCH ?= $(shell dpkg --print-architecture)
 PORTABLE := $(CURDIR)/build/portable/$(ARCH)
-# Unit tests that an emulator does in a minute or two.
+# Unit tests that an emulator does in seconds.
 FOREIGN_TESTS := base.wire_test base.half_test base.json_test base.file_test model.gguf_test model.arch_test model.tokenizer_test model.unigram_test \
-  engine.stage_test engine.grammar_test quant.codec_test plan.files_test plan.path_test net.message_test net.keys_test
+  engine.grammar_test plan.files_test net.message_test net.keys_test
 package:                ## a .deb in build/portable/ARCH for any CPU of ARCH (amd64 or arm64; this machine's), from Debian 11 on
 	@tools/deps --prefix $(PORTABLE)/deps --arch $(ARCH) portable
 	@cmake -G Ninja -S . -B $(PORTABLE)/tree -DCMAKE_BUILD_TYPE=Release -DCMAKE_TOOLCHAIN_FILE=$(PORTABLE)/deps/sysroot/toolchain.cmake \
@@ -82,7 +82,7 @@ package:                ## a .deb in build/portable/ARCH for any CPU of ARCH (am
 packages-test: package  ## as root: the .deb in a fresh Debian 12 and 11, on emulated CPUs of several generations; of arm64: under qemu
 	@tools/deps --prefix $(DILEMMA_DEPS) model python packages
 ifeq ($(ARCH),$(shell dpkg --print-architecture))
-	@DILEMMA_PYTHON=$(DILEMMA_DEPS)/venv/bin/python DILEMMA_TEST_MODEL=$(MODEL) tests/packages/any_cpu.sh $(PORTABLE)/*.deb
+	@DILEMMA_PYTHON=$(DILEMMA_DEPS)/venv/bin/python DILEMMA_TEST_MODEL=$(MODEL) tests/packages/any_cpu.sh $(PORTABLE)/*.deb $(PORTABLE)/deps/sysroot
 else
 	@$(MAKE) --no-print-directory release
 	@DILEMMA=$(CURDIR)/build/release/dilemma DILEMMA_TEST_MODEL=$(MODEL) \

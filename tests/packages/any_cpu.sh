@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The Debian package on every CPU of its architecture (`make packages-test`; root, debootstrap and qemu-user, some minutes).
-#   any_cpu.sh PACKAGE.deb
+#   any_cpu.sh PACKAGE.deb SYSROOT      of tools/sysroot
 # It is installed in a fresh Debian 12, runs there, and on emulated CPUs of four generations; each takes the kernels made for its level, and all
 # write the same text. ggml for the oldest holds no instruction of a later one. Then the same package in a fresh Debian 11.
 set -uo pipefail
-deb=$(readlink -f "$1")
+deb=$(readlink -f "$1") sysroot=$(readlink -f "$2")
 for tool in debootstrap qemu-x86_64 objdump dpkg-deb; do
   command -v $tool >/dev/null || { echo "SKIPPED: no $tool (apt install debootstrap qemu-user binutils)"; exit 77; }
 done
@@ -57,8 +57,10 @@ fresh bullseye
 cp "$root/tmp/tiny.gguf" "$tmp/bullseye/tmp/"
 chroot "$tmp/bullseye" dilemma run /tmp/tiny.gguf "${ask[@]:2}" >"$tmp/old.txt" 2>"$tmp/old.log"
 check "the same text in bullseye" cmp "$tmp/here.txt" "$tmp/old.txt"
-old=$tmp/bullseye   # the loader of glibc 2.31 knows one level, under an older name, on Intel's CPUs alone
-qemu-x86_64 -cpu Haswell -L "$old" -E LD_DEBUG=libs -E LD_LIBRARY_PATH= "$old/usr/bin/dilemma" "${ask[@]}" >"$tmp/old.txt" 2>"$tmp/old.log"
+# The loader of glibc 2.31 knows one level, under an older name, on Intel's CPUs alone.
+mkdir "$tmp/unpacked"; dpkg-deb -x "$deb" "$tmp/unpacked"
+old_libs=$(printf "$sysroot/%s:" usr/lib/x86_64-linux-gnu/openblas-pthread usr/lib/x86_64-linux-gnu lib/x86_64-linux-gnu)
+qemu-x86_64 -cpu Haswell -L "$sysroot" -E LD_DEBUG=libs -E "LD_LIBRARY_PATH=${old_libs%:}" "$tmp/unpacked/usr/bin/dilemma" "${ask[@]}" >"$tmp/old.txt" 2>"$tmp/old.log"
 check "the same text there on a Haswell" cmp "$tmp/here.txt" "$tmp/old.txt"
 check "with the kernels for AVX2" bash -c "grep 'calling init: .*libggml-cpu' '$tmp/old.log' | grep -q dilemma/haswell/"
 check "a node answers there" chroot "$tmp/bullseye" sh -c 'dilemma node --insecure --listen 127.0.0.1:7155 --memory 50M -t 1 & n=$!; i=0
