@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48, ROOT_STEPS = 40, FEW_NODES = 3000 };
+enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48, ROOT_STEPS = 40, FEW_NODES = 6000 };
 
 static bool make_weights(const px_root *r, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
