@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48, ROOT_STEPS = 40, FEW_NODES = 6000 };
+enum { ROOT_UNITS = 512, TREE_UNITS = 2048, KEEP = 40, KEEP_MOST = 48, ROOT_STEPS = 40, FEW_NODES = 6000, FEW_LINKS = 8 };
 
 static bool make_weights(const px_root *r, px_weight *w, int *n) {
     static const double factor[] = {1, 0.7, 1.4};
@@ -144,7 +144,7 @@ static int keep_of(const px_options *o) { return o->keep > 0 ? o->keep : KEEP; }
 /* Best plan over all nodes: first those that cannot matter are dropped, then the rest is searched. */
 static bool solve_big(const px_core *c, const px_options *o, px_plan *best, px_report *report) {
     px_big b = {.c = c, .best = best, .gap = fmax(o->gap, 0.004), .n_threads = o->n_threads, .keep = keep_of(o),
-                .deadline_ns = o->deadline_ns};
+                .few_links = (double)c->links->first[c->n_nodes] * FEW_LINKS < (double)c->n_nodes * c->n_nodes, .deadline_ns = o->deadline_ns};
     bool ok = dil__px_big_run(&b);
     px_options part = *o;
     part.notes_bounds = false; /* of what is left only */

@@ -258,11 +258,14 @@ static bool close_gap(big *b) {
     bool ok = true;
     double *over = dil__px_alloc((size_t)b->c->n_nodes, sizeof *over);
     while (ok && over && o->best->found && !out_of_time(b)) {
-        px_close k = {.x = &b->x, .best = o->best, .aim = b->aim, .deadline_ns = o->deadline_ns, .plans = more_plans, .ctx = b, .worth = over, .bound = o->bound};
+        px_close k = {.x = &b->x, .best = o->best, .aim = b->aim, .deadline_ns = o->deadline_ns, .plans = more_plans, .ctx = b, .worth = over, .bound = o->bound,
+                      .few_links = o->few_links};
         if (o->bound < target_of(b)) {
             memset(b->price, 0, (size_t)b->c->n_nodes * sizeof *b->price);
             b->worth = over;
-            ok = dil__px_ng_relax(&b->x, damage_weight(b), b->price) && dil__px_close_run(&k);
+            ok = dil__px_ng_relax(&b->x, damage_weight(b), b->price);
+            if (ok) drop(b);
+            ok = ok && dil__px_close_run(&k);
             b->worth = NULL;
             o->bound = fmax(o->bound, k.bound);
             if (!k.proved) break;
@@ -303,6 +306,38 @@ static bool ascend(big *b) {
     return true;
 }
 
+/* Plans and multipliers where links are many: a network is one region, and its most promising nodes are one problem. */
+static bool run_dense(big *b) {
+    dil__px_ng_drop(&b->x, INFINITY); /* for the ways to every node */
+    if (!find_plans(b, 8, 4)) return false;
+    if (b->o->no_path) return true;
+    drop(b);
+    if (degree(b->c) < PRIME_DEGREE && !dil__px_ng_prime(&b->x, PRIME)) return false; /* tables are out of date until the next relaxation */
+    return ascend(b);
+}
+
+/* Where links are few: plans of all regions, then passes; prices of bytes would be paid back in every region. */
+static bool run_sparse(big *b) {
+    px_big *o = b->o;
+    double *over = dil__px_alloc(2 * (size_t)b->c->n_nodes, sizeof *over);
+    memset(b->price, 0, (size_t)b->c->n_nodes * sizeof *b->price);
+    px_sparse k = {.x = &b->x, .best = o->best, .damage = o->damage, .price = b->price, .deadline_ns = o->deadline_ns, .worth = over};
+    bool ok = over && dil__px_sparse_plans(&k);
+    if (ok && o->best->found) {
+        b->y[0] = k.damage * b->c->damage_max;
+        memcpy(b->top, b->y, (size_t)(b->c->n_nodes + 1) * sizeof *b->y);
+        o->damage = k.damage;
+        b->worth = over;
+        ok = find_plans(b, 8, 4);
+        b->worth = NULL;
+        ok = ok && close_gap(b);
+    } else if (ok && !out_of_time(b)) {
+        ok = run_dense(b);
+    }
+    free(over);
+    return ok;
+}
+
 static void hand_over(big *b) {
     px_big *o = b->o;
     const int L = b->c->n_layers;
@@ -332,17 +367,7 @@ bool dil__px_big_run(px_big *o) {
         ok = find_damage(&b, dil__px_first_weight(o->c), 6);
         b.y[0] = o->damage * o->c->damage_max;
         memcpy(b.top, b.y, (S + 1) * sizeof *b.y);
-        if (ok && !o->no_path) {
-            dil__px_ng_drop(&b.x, INFINITY); /* for the ways to every node */
-            ok = find_plans(&b, 8, 4);
-        }
-        if (ok && !o->no_path) {
-            drop(&b);
-            if (degree(b.c) < PRIME_DEGREE) ok = dil__px_ng_prime(&b.x, PRIME); /* tables are out of date until the next relaxation */
-        }
-        if (ok && !o->no_path) {
-            ok = ascend(&b);
-        }
+        if (ok && !o->no_path) ok = o->few_links ? run_sparse(&b) : run_dense(&b);
         hand_over(&b);
     }
     free(v);

@@ -179,7 +179,8 @@ static void stores_that_fill_up_keep_every_plan_a_way(void **state) {
         for (int pass = 0; pass < 10; pass++) {
             int n = 0;
             u.most = 1 + (int)dil_rng_below(&r, pass < 4 ? 8 : 200);
-            assert_true(dil__px_use_pass(&u, pass & 1, px_limit(&c, &ng.w, sec), INT64_MAX));
+            const int part = (int)dil_rng_below(&r, (uint64_t)c.n_layers + 1), all = pass & 1 ? 0 : c.n_layers;
+            assert_true(dil__px_use_pass(&u, pass & 1, dil_rng_below(&r, 2) ? part : all, px_limit(&c, &ng.w, sec), INT64_MAX));
             const double cost = exact.sec + ng.w.damage * exact.damage;
             if (u.least > cost * (1 + 1e-12))
                 fail_msg("seed %llu pass %d: the least %.12g is above a plan's %.12g", (unsigned long long)seed, pass, u.least, cost);
@@ -193,6 +194,7 @@ static void stores_that_fill_up_keep_every_plan_a_way(void **state) {
                 assert_int_equal(layers, c.n_layers);
                 learned += dil__px_use_learn(&u, &way[i]);
             }
+            if (dil_rng_below(&r, 3) == 0) assert_true(dil__px_use_forget(&u));
             if (pass != 5) continue;
             assert_true(dil__px_ng_relax(&ng, 20 * dil_rng_unit(&r) / c.damage_max, none));
             dil__px_use_again(&u, px_limit(&c, &ng.w, sec));
@@ -282,7 +284,66 @@ static void the_gap_is_closed_to_no_more_than_the_optimum(void **state) {
     assert_true(improved > 0);
 }
 
+/* Recomputed from the tables; -1: comes back to a node, or over no link. */
+static double cost_of_way(const px_ng *x, const int *node) {
+    const px_core *c = x->c;
+    double cost = c->source[node[0]] + c->sink[node[c->n_layers - 1]];
+    for (int l = 0, n; l < c->n_layers; l += n) {
+        for (n = 1; l + n < c->n_layers && node[l + n] == node[l];) n++;
+        for (int m = 0; m < l; m++)
+            if (node[m] == node[l]) return -1;
+        cost += x->w.large[px_visit_at(c, &x->g, node[l], l, n)] + (l > 0 ? px_hop(c, node[l - 1], node[l]) : 0);
+    }
+    return cost < INFINITY ? cost : -1;
+}
+
+/* The search for few links, forced: walks are structures at their cost, the bound stays below the optimum, plans are plans. */
+static void few_links_bounds_are_never_above_the_optimum(void **state) {
+    (void)state;
+    int walks = 0, close = 0, tried = 0;
+    for (uint64_t seed = 1; seed <= (getenv("DILEMMA_TEST_QUICK") ? 8 : 24); seed++) {
+        enum { WAYS = 16 };
+        instance x;
+        int node[2][L_MAX], level[2][L_MAX], way[WAYS * L_MAX];
+        const double none[S_MAX] = {0};
+        double way_cost[WAYS];
+        px_plan exact = {.node = node[0], .level = level[0]}, big = {.node = node[1], .level = level[1]};
+        px_report a;
+        px_ng ng;
+        make(&x, seed);
+        const double optimum = solve(&x.core, 0, &exact, &a);
+        if (!(optimum < INFINITY)) continue;
+        px_core c = x.core;
+        c.hop = NULL;
+        c.links = &x.links;
+        assert_true(dil__px_ng_init(&ng, &c, 1));
+        assert_true(dil__px_ng_relax(&ng, dil__px_first_weight(&c), none));
+        dil__px_ng_drop(&ng, INFINITY);
+        px_walk w = {.most_ways = WAYS, .cost = way_cost, .node = way};
+        assert_true(dil__px_ng_walk(&ng, INFINITY, 4, &w));
+        for (int i = 0; i < w.n_ways; i++) {
+            const double cost = cost_of_way(&ng, way + i * c.n_layers);
+            if (fabs(cost - way_cost[i]) > 1e-9 * cost) fail_msg("seed %llu: walk %d costs %.12g, not %.12g", (unsigned long long)seed, i, cost, way_cost[i]);
+        }
+        walks += w.n_ways;
+        dil__px_ng_fini(&ng);
+        px_big b = {.c = &c, .best = &big, .gap = 0.004, .n_threads = 1, .keep = 1, .few_links = true, .deadline_ns = dil_now_ns() + 60000000000};
+        assert_true(dil__px_big_run(&b));
+        double sec, damage;
+        if (b.no_path || b.bound > optimum * (1 + 1e-9)) fail_msg("seed %llu: bound %.12g above the least %.12g", (unsigned long long)seed, b.bound, optimum);
+        if (big.found && (!dil__px_evaluate(&c, big.node, big.level, &sec, &damage) || damage > px_budget(&c) || sec < optimum * (1 - 1e-9)))
+            fail_msg("seed %llu: a plan beyond the budgets, or beyond the least", (unsigned long long)seed);
+        tried++;
+        close += big.found && b.bound > 0.95 * optimum;
+        free(b.price);
+        free(b.node);
+    }
+    print_message("%d walks; %d of %d bounds within 5 %%\n", walks, close, tried);
+    assert_true(walks > 0);
+    assert_true(close > tried / 4);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(some_visits_with_an_optimum_among_them_give_it), cmocka_unit_test(the_gap_is_closed_to_no_more_than_the_optimum), cmocka_unit_test(stores_that_fill_up_keep_every_plan_a_way), cmocka_unit_test(many_node_bounds_are_never_above_the_optimum), cmocka_unit_test(learning_keeps_every_plan_a_way)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(few_links_bounds_are_never_above_the_optimum), cmocka_unit_test(some_visits_with_an_optimum_among_them_give_it), cmocka_unit_test(the_gap_is_closed_to_no_more_than_the_optimum), cmocka_unit_test(stores_that_fill_up_keep_every_plan_a_way), cmocka_unit_test(many_node_bounds_are_never_above_the_optimum), cmocka_unit_test(learning_keeps_every_plan_a_way)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 3000000, FEW = 200, FEW_NODES = 200000 };
+enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 10000000, FEW = 200, FEW_NODES = 200000, PRIME = 10, N_TARGETS = 8, CLIMB_PASSES = 8 };
 
 static const double NEAR = 0.96; /* of the target: nearer the cheapest way says something about the weight on damage */
 
@@ -32,7 +32,7 @@ static int use_ways(px_close *k, px_use *u, px_use_way *way, int *n) {
 }
 
 static double target_of(const px_close *k) { return k->best->sec * (1 - k->aim); }
-static double limit_of(const px_close *k) { return px_limit(k->x->c, &k->x->w, target_of(k)); }
+static double limit_of(const px_close *k, double sec) { return px_limit(k->x->c, &k->x->w, sec); }
 static double seconds_of(const px_close *k, const px_use *u) { return px_seconds(k->x->c, &k->x->w, u->least); }
 
 /* Whole structures of the visits that are left, settled exactly: what one weight on damage cannot tell apart. false: no memory. */
@@ -65,80 +65,89 @@ static bool search_rest(px_close *k, const px_use *u) {
     return ok;
 }
 
-/* The weight on damage at which the cheapest way just meets the budget: a bracket, logarithms interpolated. */
-typedef struct tune {
-    double lo, lo_over, hi, hi_over; /* weights, and the logarithm of damage over budget there; 0: none yet */
-    int left;                        /* changes that are left */
-} tune;
+/* Passes at one target, and what is known of the last two of them. */
+typedef struct goal {
+    double sec;      /* the target, unless the plan's is less */
+    bool last;       /* it is the plan's */
+    double before;   /* the bound then */
+    size_t visits, few; /* left then; worth a search */
+    px_tune tune;
+} goal;
 
-/* Another weight for the way's damage. false: this one will do. */
-static bool retune(tune *t, double damage, double budget, double *weight) {
-    const double over = damage > 0 && budget > 0 ? log(damage / budget) : 0;
-    if (t->left == 0 || fabs(over) < 0.005 || !(*weight > 0)) return false;
-    t->left--;
-    if (over > 0) {
-        t->lo = *weight;
-        t->lo_over = over;
-    } else {
-        t->hi = *weight;
-        t->hi_over = over;
-    }
-    if (t->lo > 0 && t->hi > 0) {
-        if (t->hi < 1.01 * t->lo) return false;
-        *weight = exp(log(t->lo) + fmin(0.9, fmax(0.1, t->lo_over / (t->lo_over - t->hi_over))) * log(t->hi / t->lo));
-    } else {
-        *weight *= exp(fmin(0.7, fmax(-0.7, over)));
-    }
+/* Whether more passes would say no more. More labels are allowed where the bound hardly moves. */
+static bool stands_still(goal *g, px_use *u, double now, double target, int learned) {
+    const bool slow = now - g->before < 0.25 * (target - g->before), stuck = learned == 0 && (double)u->n_alive > 0.97 * (double)g->visits;
+    g->before = now;
+    g->visits = u->n_alive;
+    if (!slow || !u->melted || u->most >= LAST_MOST || u->n_labels > LABELS_MOST) return slow && stuck;
+    u->most *= 2;
+    return false;
+}
+
+/* After a pass from the end at the last target: plans, and the weight on damage. *again: it was changed. false: no memory. */
+static bool look_around(px_close *k, px_use *u, goal *g, const px_use_way *way, bool plans, double now, bool *again) {
+    double weight = k->x->w.damage;
+    *again = false;
+    dil__px_use_worth(u, k->worth);
+    if (plans && k->plans && !k->plans(k->ctx)) return false;
+    if (!way || !(now > NEAR * target_of(k)) || !dil__px_retune(&g->tune, dil__px_use_damage(u, way), k->x->c->damage_max, 0.005, &weight)) return true;
+    if (!dil__px_ng_relax(k->x, weight, k->x->w.price)) return false;
+    dil__px_use_again(u, limit_of(k, target_of(k)));
+    *again = true;
     return true;
 }
 
 /* false: no memory. */
-static bool run(px_close *k, px_use *u, px_use_way *way) {
-    double before = -INFINITY; /* two passes ago */
-    size_t few = FEW;
-    tune t = {.left = N_TUNE};
+static bool run(px_close *k, px_use *u, px_use_way *way, double sec, bool last) {
+    const int L = k->x->c->n_layers;
+    goal g = {.sec = sec, .last = last, .before = -INFINITY, .few = FEW, .tune = {.left = N_TUNE}};
     u->most = FIRST_MOST;
-    for (int i = 0; dil_now_ns() < k->deadline_ns && u->most <= LAST_MOST; i++) {
-        const double was = k->best->sec;
+    for (int i = 0; dil_now_ns() < k->deadline_ns && (last || i < CLIMB_PASSES); i++) {
+        const double was = k->best->sec, target = fmin(g.sec, target_of(k));
         int n = 0;
-        if (!dil__px_use_pass(u, i & 1, limit_of(k), k->deadline_ns)) return false;
+        bool again = false;
+        if (!dil__px_use_pass(u, i & 1, i & 1 ? 0 : i == 0 ? L / 2 : L, limit_of(k, target), k->deadline_ns)) return false;
         if (u->late) break;
         const double now = seconds_of(k, u);
-        k->bound = fmax(k->bound, fmin(now, target_of(k)));
+        k->bound = fmax(k->bound, fmin(now, target));
         k->proved = !(now < target_of(k));
-        const int learned = k->proved ? 0 : use_ways(k, u, way, &n);
-        dil_log(DIL_LOG_DEBUG, "path", "pass %d: %.6g of %.6g, plan %.6g, %zu visits, %zu labels of %d a cell, learned %d, %.2f s of CPU", i, now, target_of(k),
+        const bool done = !(now < target);
+        if (!done && !dil__px_use_forget(u)) return false;
+        const int learned = done ? 0 : use_ways(k, u, way, &n);
+        dil_log(DIL_LOG_DEBUG, "path", "pass %d: %.6g of %.6g, plan %.6g, %zu visits, %zu labels of %d a cell, learned %d, %.2f s of CPU", i, now, target,
                 k->best->sec, u->n_alive, u->n_labels, u->most, learned, (double)clock() / CLOCKS_PER_SEC);
-        if (k->proved) break;
         if (learned < 0) return false;
-        if (i > 0 && u->n_alive <= few) {
+        if (done) break;
+        if (last && i > 0 && u->n_alive <= g.few) {
             if (!search_rest(k, u)) return false;
             if (k->proved) break;
-            few = u->n_alive / 2;
+            g.few = u->n_alive / 2;
         }
         if (i % 2 == 0) continue;
-        dil__px_use_worth(u, k->worth);
-        if ((i == 1 || k->best->sec < was * 0.999) && k->plans && !k->plans(k->ctx)) return false;
-        double weight = k->x->w.damage;
-        if (n > 0 && now > NEAR * target_of(k) && retune(&t, dil__px_use_damage(u, &way[0]), k->x->c->damage_max, &weight)) {
-            if (!dil__px_ng_relax(k->x, weight, k->x->w.price)) return false;
-            dil__px_use_again(u, limit_of(k));
-            continue;
-        }
-        if (now - before < 0.25 * (target_of(k) - before)) {
-            if (u->n_labels > LABELS_MOST) break; /* twice as many take too much memory */
-            u->most *= 2;
-        }
-        before = now;
+        if (last && !look_around(k, u, &g, n > 0 ? way : NULL, i == 1 || k->best->sec < was * 0.999, now, &again)) return false;
+        if (!again && stands_still(&g, u, now, target, learned)) break;
     }
+    return true;
+}
+
+/* Targets from the bound up towards the plan's: below a low one few ways are left, so that it is soon proved. false: no memory. */
+static bool climb(px_close *k, px_use *u, px_use_way *way) {
+    const double low = px_seconds(k->x->c, &k->x->w, k->x->w.root), step = (target_of(k) - low) / N_TARGETS;
+    if (!dil__px_use_prime(u, PRIME)) return false;
+    for (int i = 1; i < N_TARGETS && step > 0 && !u->late; i++) {
+        dil__px_use_revive(u, limit_of(k, low + i * step));
+        if (!run(k, u, way, low + i * step, false)) return false;
+    }
+    dil__px_use_revive(u, limit_of(k, target_of(k)));
     return true;
 }
 
 bool dil__px_close_run(px_close *k) {
     px_use u;
     px_use_way *way = dil__px_alloc(N_WAYS, sizeof *way);
-    bool ok = way && dil__px_use_init(&u, k->x, limit_of(k));
-    ok = ok && run(k, &u, way);
+    bool ok = way && dil__px_use_init(&u, k->x, limit_of(k, target_of(k)));
+    if (ok && k->few_links) ok = climb(k, &u, way);
+    ok = ok && run(k, &u, way, INFINITY, true);
     if (way) dil__px_use_fini(&u);
     free(way);
     return ok;

@@ -68,6 +68,9 @@ static inline double px_sec(const px_core *c, int s, int l, int q) {
     return c->sec[((size_t)s * (size_t)c->n_layers + (size_t)l) * (size_t)c->n_levels + (size_t)q];
 }
 double dil__px_link_sec(const px_links *k, int from, int to); /* INFINITY: no link */
+/* The same links by the node that they enter: back->to is where they come from. false: no memory. */
+bool dil__px_links_back(const px_links *k, int n_nodes, px_links *back);
+void dil__px_links_fini(px_links *k);
 static inline double px_hop(const px_core *c, int s, int t) {
     return c->hop ? c->hop[(size_t)s * (size_t)c->n_nodes + (size_t)t] : dil__px_link_sec(c->links, s, t);
 }
@@ -344,6 +347,7 @@ typedef struct px_big {
     px_plan *best;       /* in and out */
     double gap;          /* nodes that cannot improve a plan by more are dropped */
     int n_threads, keep; /* stop at so few nodes */
+    bool few_links;      /* of what there could be: a way is local */
     int64_t deadline_ns;
     bool no_path;        /* out: not even the relaxation has a plan */
     double bound;        /* out: seconds */

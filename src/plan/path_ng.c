@@ -1,75 +1,47 @@
-/* plan/path_ng.c - the relaxation of path_ng.h: completions from behind, ways from the front, learning, dropping.
+/* plan/path_ng.c - the relaxation of path_ng.h: completions from behind, and the cheapest way.
  *
  * Of a cell's masks the empty one is the cheapest, so the successors in order of it settle the other masks after a few; cells that
  * remember nothing are a vectorised minimum over a row of hops. A full table over all masks and successors was the alternative and took ten times longer. */
-#include "plan/path_ng.h"
+#include "plan/path_ng_int.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MASKS = 1 << PX_NG_MEMORY, CANDIDATES = 48, BLOCK = 32, SPREAD = 2 };
-
-static size_t cell(const px_ng *x, int l, int s) { return (size_t)l * (size_t)x->c->n_nodes + (size_t)s; }
-static double small(const px_ng *x, int s, int l, int n) { return x->w.small[px_visit_at(x->c, &x->g, s, l, n)]; }
-static double large(const px_ng *x, int s, int l, int n) { return x->w.large[px_visit_at(x->c, &x->g, s, l, n)]; }
-static int reach(const px_ng *x, int l, int s) { return x->g.run_max[s * x->c->n_layers + l]; }
-static unsigned masks_of(const px_ng *x, size_t k) { return 1u << x->n_memory[k]; }
-
-/* The node's bit in what the cell k remembers; 0: it does not. */
-static unsigned bit_of(const px_ng *x, size_t k, int node) {
-    const int *m = x->memory + k * PX_NG_MEMORY;
-    for (int i = 0; i < x->n_memory[k]; i++)
-        if (m[i] == node) return 1u << i;
-    return 0;
-}
-
-/* For every bit of the cell k its bit in the cell j, 0 where j does not remember. -> all that may be carried */
-static unsigned map_bits(const px_ng *x, size_t k, size_t j, unsigned *map) {
-    unsigned all = 0;
-    for (int i = 0; i < x->n_memory[k]; i++) all |= map[i] = bit_of(x, j, x->memory[k * PX_NG_MEMORY + (size_t)i]);
-    return all;
-}
-
-static unsigned carry(unsigned mask, const unsigned *map) {
-    unsigned to = 0;
-    for (int i = 0; mask; i++, mask >>= 1)
-        if (mask & 1) to |= map[i];
-    return to;
-}
+enum { MASKS = 1 << PX_NG_MEMORY, CANDIDATES = 48, BLOCK = 32 };
 
 unsigned dil__px_ng_carry(const px_ng *x, int l, int s, unsigned mask, int m, int t) {
     unsigned map[PX_NG_MEMORY];
     if (!mask) return 0;
-    map_bits(x, cell(x, l, s), cell(x, m, t), map);
-    return carry(mask, map);
+    ng_map_bits(x, ng_cell(x, l, s), ng_cell(x, m, t), map);
+    return ng_carry(mask, map);
 }
 
 unsigned dil__px_ng_spend(const px_ng *x, int l, int s, unsigned mask, int m) {
-    return dil__px_ng_carry(x, l, s, mask, m, s) | bit_of(x, cell(x, m, s), s);
+    return dil__px_ng_carry(x, l, s, mask, m, s) | ng_bit_of(x, ng_cell(x, m, s), s);
 }
 
 double dil__px_ng_rest(const px_ng *x, int l, int s, unsigned mask) {
-    const size_t k = cell(x, l, s);
+    const size_t k = ng_cell(x, l, s);
     return x->ends[k] ? x->rest[x->at[k] + mask] : INFINITY;
 }
 
 /* --- backward --- */
 
 static void start_at(px_ng *x, int l, int s) {
-    const size_t k = cell(x, l, s);
+    const size_t k = ng_cell(x, l, s);
     double *start = x->start + x->at[k];
-    const unsigned n_masks = masks_of(x, k), self = bit_of(x, k, s);
+    const unsigned n_masks = ng_masks_of(x, k), self = ng_bit_of(x, k, s);
     unsigned map[PX_NG_MEMORY], to[MASKS];
     for (unsigned m = 0; m < n_masks; m++) start[m] = INFINITY;
     to[0] = 0;
-    for (int n = 1; n <= reach(x, l, s); n++) {
-        const size_t j = cell(x, l + n, s);
+    for (int n = 1; n <= ng_reach(x, l, s); n++) {
+        const size_t j = ng_cell(x, l + n, s);
         const double *rest = x->rest + x->at[j];
-        const double whole = large(x, s, l, n), half = small(x, s, l, n);
-        const unsigned spent = bit_of(x, j, s);
+        const double whole = ng_large(x, s, l, n), half = ng_small(x, s, l, n);
+        const unsigned spent = ng_bit_of(x, j, s);
         if (!x->ends[j] || !(whole < INFINITY)) continue;
-        if (n_masks > 1) map_bits(x, k, j, map);
+        if (n_masks > 1) ng_map_bits(x, k, j, map);
         for (unsigned m = 0; m < n_masks; m++) {
             if (m) to[m] = to[m & (m - 1)] | map[__builtin_ctz(m)];
             const double a = half + rest[to[m]], b = m & self ? INFINITY : whole + rest[to[m] | spent];
@@ -91,8 +63,8 @@ static void note_next(next *v, int *n, next y) {
 /* Successors of s at layer l that some mask may want, the cheapest first. */
 static int candidates(const px_ng *x, int l, int s, next *v) {
     const px_core *c = x->c;
-    const size_t k = cell(x, l, s);
-    const double *start0 = x->start0 + cell(x, l, 0);
+    const size_t k = ng_cell(x, l, s);
+    const double *start0 = x->start0 + ng_cell(x, l, 0);
     double enough = INFINITY; /* some successor costs no more than this with everything spent */
     unsigned map[PX_NG_MEMORY];
     int n = 0;
@@ -103,16 +75,16 @@ static int candidates(const px_ng *x, int l, int s, next *v) {
         const double least = hop + start0[t];
         if (!(least < enough) || t == s) continue;
         note_next(v, &n, (next){least, hop, t});
-        const size_t j = cell(x, l, t);
-        enough = fmin(enough, hop + x->start[x->at[j] + map_bits(x, k, j, map)]);
+        const size_t j = ng_cell(x, l, t);
+        enough = fmin(enough, hop + x->start[x->at[j] + ng_map_bits(x, k, j, map)]);
     }
     return n;
 }
 
 static void rest_at(px_ng *x, int l, int s) {
-    const size_t k = cell(x, l, s);
+    const size_t k = ng_cell(x, l, s);
     double *rest = x->rest + x->at[k];
-    const unsigned n_masks = masks_of(x, k);
+    const unsigned n_masks = ng_masks_of(x, k);
     next v[CANDIDATES];
     unsigned map[CANDIDATES][PX_NG_MEMORY];
     if (!x->ends[k]) {
@@ -120,16 +92,16 @@ static void rest_at(px_ng *x, int l, int s) {
         return;
     }
     if (n_masks == 1) {
-        rest[0] = dil__px_least_next(x->c, s, l, x->start0 + cell(x, l, 0));
+        rest[0] = dil__px_least_next(x->c, s, l, x->start0 + ng_cell(x, l, 0));
         return;
     }
     const int n = candidates(x, l, s, v);
-    for (int i = 0; i < n; i++) map_bits(x, k, cell(x, l, v[i].node), map[i]);
+    for (int i = 0; i < n; i++) ng_map_bits(x, k, ng_cell(x, l, v[i].node), map[i]);
     for (unsigned m = 0; m < n_masks; m++) {
         double least = INFINITY;
         int i = 0;
         for (; i < n && v[i].guess < least; i++)
-            least = fmin(least, v[i].hop + x->start[x->at[cell(x, l, v[i].node)] + carry(m, map[i])]);
+            least = fmin(least, v[i].hop + x->start[x->at[ng_cell(x, l, v[i].node)] + ng_carry(m, map[i])]);
         if (i == n && n == CANDIDATES) least = fmin(least, v[n - 1].guess); /* what was not kept costs at least this */
         rest[m] = least;
     }
@@ -155,7 +127,7 @@ static void rest_block(void *ctx, size_t i) {
 static void backward(px_ng *x) {
     const px_core *c = x->c;
     const size_t n_blocks = ((size_t)c->n_nodes + BLOCK - 1) / BLOCK;
-    for (int s = 0; s < c->n_nodes; s++) x->rest[x->at[cell(x, c->n_layers, s)]] = c->sink[s];
+    for (int s = 0; s < c->n_nodes; s++) x->rest[x->at[ng_cell(x, c->n_layers, s)]] = c->sink[s];
     for (int l = c->n_layers - 1; l >= 0; l--) {
         pass p = {x, l};
         dil_parallel(x->n_threads, n_blocks, start_block, &p);
@@ -169,8 +141,8 @@ static bool lay_out(px_ng *x) {
     const size_t n = (size_t)(x->c->n_layers + 1) * (size_t)x->c->n_nodes;
     for (size_t k = 0; k < n; k++) {
         const int l = (int)(k / (size_t)x->c->n_nodes), s = (int)(k % (size_t)x->c->n_nodes);
-        if (l < x->c->n_layers && !x->ends[k] && reach(x, l, s) == 0) x->n_memory[k] = 0;
-        x->at[k + 1] = x->at[k] + masks_of(x, k);
+        if (l < x->c->n_layers && !x->ends[k] && ng_reach(x, l, s) == 0) x->n_memory[k] = 0;
+        x->at[k + 1] = x->at[k] + ng_masks_of(x, k);
     }
     if (x->at[n] <= x->cap) return true;
     const size_t cap = x->at[n] + x->at[n] / 4;
@@ -195,7 +167,7 @@ bool dil__px_ng_relax(px_ng *x, double damage, const double *price) {
     x->w.credit = 0;
     for (int s = 0; s < x->c->n_nodes; s++) x->w.credit += price[s] * x->c->store[s];
     if (!lay_out(x)) return false;
-    x->stale = false;
+    x->stale = x->has_from = false;
     dil_parallel(x->n_threads, (size_t)x->c->n_nodes, visits_of, x);
     backward(x);
     return true;
@@ -213,10 +185,10 @@ static int next_node(const px_ng *x, int l, int last, unsigned mask) {
     for (int e = lo; e < hi; e++) {
         const int t = dense ? e : c->links->to[e];
         const double hop = last < 0 ? c->source[t] : dense ? px_hop_row(c, last, l)[t] : c->links->sec[e];
-        const size_t j = cell(x, l, t);
+        const size_t j = ng_cell(x, l, t);
         if (t == last || hop + x->start0[j] >= least) continue;
-        if (last >= 0) map_bits(x, cell(x, l, last), j, map);
-        const double v = hop + x->start[x->at[j] + (last < 0 ? 0 : carry(mask, map))];
+        if (last >= 0) ng_map_bits(x, ng_cell(x, l, last), j, map);
+        const double v = hop + x->start[x->at[j] + (last < 0 ? 0 : ng_carry(mask, map))];
         if (v < least) {
             least = v;
             to = t;
@@ -227,17 +199,17 @@ static int next_node(const px_ng *x, int l, int last, unsigned mask) {
 
 /* The visit that a cheapest way makes at s; *mask: spent before, then after. */
 static px_visit next_visit(const px_ng *x, int l, int s, unsigned *mask) {
-    const size_t k = cell(x, l, s);
+    const size_t k = ng_cell(x, l, s);
     unsigned map[PX_NG_MEMORY], after = 0;
     double least = INFINITY;
     px_visit v = {s, l, 1, true};
-    for (int n = 1; n <= reach(x, l, s); n++) {
-        const size_t j = cell(x, l + n, s);
+    for (int n = 1; n <= ng_reach(x, l, s); n++) {
+        const size_t j = ng_cell(x, l + n, s);
         if (!x->ends[j]) continue;
-        map_bits(x, k, j, map);
-        const unsigned to = carry(*mask, map), spent = bit_of(x, j, s);
+        ng_map_bits(x, k, j, map);
+        const unsigned to = ng_carry(*mask, map), spent = ng_bit_of(x, j, s);
         const double *rest = x->rest + x->at[j];
-        const double a = small(x, s, l, n) + rest[to], b = *mask & bit_of(x, k, s) ? INFINITY : large(x, s, l, n) + rest[to | spent];
+        const double a = ng_small(x, s, l, n) + rest[to], b = *mask & ng_bit_of(x, k, s) ? INFINITY : ng_large(x, s, l, n) + rest[to | spent];
         if (!(fmin(a, b) < least)) continue;
         least = fmin(a, b);
         v.n = n;
@@ -273,8 +245,8 @@ double dil__px_ng_way(px_ng *x) {
         const int to = next_node(x, l, last, mask);
         if (to < 0) return INFINITY;
         if (last >= 0) {
-            map_bits(x, cell(x, l, last), cell(x, l, to), map);
-            mask = carry(mask, map);
+            ng_map_bits(x, ng_cell(x, l, last), ng_cell(x, l, to), map);
+            mask = ng_carry(mask, map);
         }
         const px_visit v = next_visit(x, l, to, &mask);
         if (!add_levels(x, &v, &damage)) return INFINITY;
@@ -283,225 +255,6 @@ double dil__px_ng_way(px_ng *x) {
         last = to;
     }
     return damage;
-}
-
-/* --- learning --- */
-
-static bool remembers(const px_ng *x, int l, int s, int node) { return bit_of(x, cell(x, l, s), node) != 0; }
-
-static void teach(px_ng *x, int l, int s, int node) {
-    const size_t k = cell(x, l, s);
-    if (l >= x->c->n_layers || (!x->ends[k] && reach(x, l, s) == 0) || bit_of(x, k, node) || x->n_memory[k] == PX_NG_MEMORY) return;
-    x->memory[k * PX_NG_MEMORY + x->n_memory[k]++] = node;
-    x->stale = true;
-}
-
-/* The cells of one visit, and those some layers aside, so that the same cycle a little shifted is no news. */
-static void teach_around(px_ng *x, int l, int s, int node) {
-    teach(x, l, s, node);
-    for (int d = 1; d <= SPREAD; d++) {
-        if (l - d > 0 && x->n_memory[cell(x, l - d, s)] < PX_NG_MEMORY / 2) teach(x, l - d, s, node);
-        if (l + d < x->c->n_layers && x->n_memory[cell(x, l + d, s)] < PX_NG_MEMORY / 2) teach(x, l + d, s, node);
-    }
-}
-
-int dil__px_ng_learn(px_ng *x) {
-    int learned = 0;
-    for (int j = 1; j < x->n_visits; j++) {
-        const px_visit *v = x->visit;
-        const int node = v[j].node;
-        int i = j - 1;
-        if (v[j].small) continue;
-        while (i >= 0 && (v[i].node != node || v[i].small)) i--;
-        if (i < 0) continue;
-        bool room = true;
-        for (int k = i + 1; k <= j && room; k++) {
-            const int before = v[k - 1].node, now = v[k].node, l = v[k].first;
-            room = (remembers(x, l, before, node) || x->n_memory[cell(x, l, before)] < PX_NG_MEMORY) &&
-                   (remembers(x, l, now, node) || x->n_memory[cell(x, l, now)] < PX_NG_MEMORY);
-        }
-        if (!room) continue;
-        for (int k = i + 1; k <= j; k++) {
-            teach_around(x, v[k].first, v[k - 1].node, node);
-            teach_around(x, v[k].first, v[k].node, node);
-        }
-        learned++;
-    }
-    return learned;
-}
-
-/* Keeps s and the most attractive nodes around in list. */
-typedef struct near { double cost; int node; } near;
-
-static void note_near(near *v, int *n, int most, near y) {
-    if (*n == most && y.cost >= v[*n - 1].cost) return;
-    int i = *n < most ? (*n)++ : *n - 1;
-    for (; i > 0 && v[i - 1].cost > y.cost; i--) v[i] = v[i - 1];
-    v[i] = y;
-}
-
-bool dil__px_ng_prime(px_ng *x, int most) {
-    const px_core *c = x->c;
-    const px_links *k = c->links;
-    const int L = c->n_layers, S = c->n_nodes;
-    double *cost = dil__px_alloc((size_t)S, sizeof *cost);
-    int *seen = dil__px_alloc((size_t)S, sizeof *seen); /* s + 1: looked at for s */
-    for (int s = 0; cost && seen && s < S; s++) {
-        cost[s] = INFINITY;
-        for (int l = 0; l < L; l++) cost[s] = fmin(cost[s], x->from0[cell(x, l, s)] + x->start0[cell(x, l, s)]);
-    }
-    for (int s = 0; cost && seen && s < S; s++) {
-        near v[PX_NG_MEMORY];
-        int n = 0;
-        seen[s] = s + 1;
-        for (int e = k->first[s]; e < k->first[s + 1]; e++)
-            for (int f = k->first[k->to[e]] - 1; f < k->first[k->to[e] + 1]; f++) {
-                const int t = f < k->first[k->to[e]] ? k->to[e] : k->to[f];
-                if (seen[t] == s + 1) continue;
-                seen[t] = s + 1;
-                if (cost[t] < INFINITY) note_near(v, &n, most - 1, (near){cost[t], t});
-            }
-        for (int l = 1; l < L; l++) {
-            teach(x, l, s, s);
-            for (int i = 0; i < n; i++) teach(x, l, s, v[i].node);
-        }
-    }
-    const bool ok = cost && seen;
-    free(cost);
-    free(seen);
-    return ok;
-}
-
-/* --- forward, and dropping --- */
-
-PX_HOT static void lower_row(double *restrict to, const double *restrict hop, double add, int n) {
-    for (int i = 0; i < n; i++) {
-        const double v = add + hop[i];
-        to[i] = v < to[i] ? v : to[i];
-    }
-}
-
-/* Ways that end on s before layer l, by what they have spent. */
-static double after_at(px_ng *x, int l, int s) {
-    const size_t j = cell(x, l, s);
-    double *after = x->after + x->at[j], least = INFINITY;
-    const unsigned spent = bit_of(x, j, s);
-    unsigned map[PX_NG_MEMORY];
-    for (unsigned m = 0; m < masks_of(x, j); m++) after[m] = INFINITY;
-    for (int n = 1; n <= l && n <= x->g.run_cap; n++) {
-        if (n > reach(x, l - n, s)) continue;
-        const size_t k = cell(x, l - n, s);
-        const double whole = large(x, s, l - n, n), half = small(x, s, l - n, n);
-        const unsigned self = bit_of(x, k, s);
-        if (!(whole + x->from0[k] < INFINITY)) continue;
-        map_bits(x, k, j, map);
-        for (unsigned m = 0; m < masks_of(x, k); m++) {
-            const double v = x->from[x->at[k] + m];
-            const unsigned to = carry(m, map);
-            after[to] = fmin(after[to], v + half);
-            if (!(m & self)) after[to | spent] = fmin(after[to | spent], v + whole);
-        }
-    }
-    for (unsigned m = 0; m < masks_of(x, j); m++) least = fmin(least, after[m]);
-    return least;
-}
-
-/* From s before layer l to the starts at l; only what a plan within the limit could use where a successor remembers. */
-static void spread_from(px_ng *x, int l, int s, double least, double limit, double *row) {
-    const px_core *c = x->c;
-    const size_t k = cell(x, l, s);
-    unsigned map[PX_NG_MEMORY];
-    if (c->hop) lower_row(row, px_hop_row(c, s, l), least, c->n_nodes);
-    const int lo = c->hop ? 0 : c->links->first[s], hi = c->hop ? c->n_nodes : c->links->first[s + 1];
-    for (int e = lo; e < hi; e++) {
-        const int t = c->hop ? e : c->links->to[e];
-        const double hop = c->hop ? px_hop_row(c, s, l)[t] : c->links->sec[e];
-        const size_t j = cell(x, l, t);
-        if (!c->hop) row[t] = fmin(row[t], least + hop);
-        if (x->n_memory[j] == 0 || t == s || !(least + hop + x->start0[j] <= limit)) continue;
-        map_bits(x, k, j, map);
-        double *from = x->from + x->at[j];
-        for (unsigned m = 0; m < masks_of(x, k); m++) {
-            const unsigned to = carry(m, map);
-            from[to] = fmin(from[to], x->after[x->at[k] + m] + hop);
-        }
-    }
-}
-
-static void forward(px_ng *x, double limit) {
-    const px_core *c = x->c;
-    const int L = c->n_layers, S = c->n_nodes;
-    for (size_t i = 0; i < x->at[(size_t)L * (size_t)S]; i++) x->from[i] = INFINITY;
-    for (size_t i = 0; i < (size_t)L * (size_t)S; i++) x->from0[i] = INFINITY;
-    for (int s = 0; s < S; s++) x->from0[s] = x->from[x->at[s]] = c->source[s];
-    for (int l = 1; l < L; l++) {
-        double *row = x->from0 + cell(x, l, 0);
-        for (int s = 0; s < S; s++) {
-            if (!x->ends[cell(x, l, s)]) continue;
-            const double hop_self = row[s], least = after_at(x, l, s);
-            if (!(least + x->rest[x->at[cell(x, l, s)]] <= limit)) {
-                double *after = x->after + x->at[cell(x, l, s)];
-                for (unsigned m = 0; m < masks_of(x, cell(x, l, s)); m++) after[m] = INFINITY;
-                continue;
-            }
-            spread_from(x, l, s, least, limit, row);
-            row[s] = hop_self;
-        }
-        for (int s = 0; s < S; s++) {
-            const size_t k = cell(x, l, s);
-            double *from = x->from + x->at[k];
-            if (x->n_memory[k] == 0) from[0] = row[s];
-        }
-    }
-}
-
-/* Least cost of a way through the visit (l, s, n). */
-static double through(const px_ng *x, int l, int s, int n) {
-    const size_t k = cell(x, l, s), j = cell(x, l + n, s);
-    const unsigned self = bit_of(x, k, s), spent = bit_of(x, j, s);
-    const double whole = large(x, s, l, n), half = small(x, s, l, n);
-    unsigned map[PX_NG_MEMORY];
-    double least = INFINITY;
-    if (!x->ends[j]) return INFINITY;
-    map_bits(x, k, j, map);
-    for (unsigned m = 0; m < masks_of(x, k); m++) {
-        const double v = x->from[x->at[k] + m];
-        if (!(v < INFINITY)) continue;
-        const unsigned to = carry(m, map);
-        const double *rest = x->rest + x->at[j];
-        least = fmin(least, v + half + rest[to]);
-        if (!(m & self)) least = fmin(least, v + whole + rest[to | spent]);
-    }
-    return least;
-}
-
-double dil__px_ng_drop(px_ng *x, double target) {
-    const px_core *c = x->c;
-    const int L = c->n_layers, S = c->n_nodes;
-    const double limit = px_limit(c, &x->w, target);
-    double lost = INFINITY;
-    assert(!x->stale);
-    forward(x, limit);
-    bool *ends = calloc((size_t)(L + 1) * (size_t)S, sizeof *ends);
-    if (!ends) return INFINITY; /* nothing is dropped */
-    x->n_cells = 0;
-    for (int s = 0; s < S; s++)
-        for (int l = 0; l < L; l++) {
-            int *most = &x->g.run_max[s * L + l], n = *most, keep = 0;
-            for (; n > 0; n--) {
-                const double v = through(x, l, s, n);
-                if (v <= limit) {
-                    if (keep == 0) keep = n;
-                    ends[cell(x, l + n, s)] = true;
-                }
-            }
-            if (keep < *most) lost = target;
-            *most = keep;
-            x->n_cells += keep > 0;
-        }
-    memcpy(x->ends, ends, (size_t)(L + 1) * (size_t)S * sizeof *ends);
-    free(ends);
-    return lost;
 }
 
 /* --- life --- */

@@ -29,6 +29,7 @@ typedef struct px_ng {
     int n_visits;
     double *used;        /* [S] its bytes */
     int *level;          /* [L] of one visit */
+    bool has_from;       /* from0 is of the last relaxation */
     bool stale;          /* something was learned: values and masks do not fit until the next relaxation */
     size_t n_cells;      /* where visits start that can matter */
 } px_ng;
@@ -47,6 +48,11 @@ int dil__px_ng_learn(px_ng *x);
  * after the other does not come to an end where many regions of the network are alike. After dil__px_ng_drop; then as after learning.
  * false: no memory. */
 bool dil__px_ng_prime(px_ng *x, int most);
+/* cost [S]: the cheapest way over each node. After dil__px_ng_drop. */
+void dil__px_ng_least(const px_ng *x, double *cost);
+enum { PX_NEAR_MOST = 16 };
+/* The `most` nodes (PX_NEAR_MOST at most) up to two links from s that cost least, into node -> their number. seen [S]: zeros at first, then left alone. */
+int dil__px_near(const px_core *c, int s, const double *cost, int *seen, int most, int *node);
 /* Drops visits that no plan faster than target contains, by the multipliers at hand. -> least seconds of a plan with a dropped one. */
 double dil__px_ng_drop(px_ng *x, double target);
 /* Masks for ways of one's own: carried from the cell (l, s) to (m, t), after a large visit from (l, s) to before m, and the completion then. */
@@ -59,5 +65,18 @@ double dil__px_ng_rest(const px_ng *x, int l, int s, unsigned mask);
 /* Structures without repeats below the limit, by the multipliers at hand: `room` labels a layer, the best n_round rounded into best.
  * false: no memory. */
 bool dil__px_ng_beam(px_ng *x, double limit, int room, int n_round, px_plan *best);
+
+/* --- path_walk.c --- */
+
+/* Structures without repeats, the cheapest first, every one over other nodes. */
+typedef struct px_walk {
+    int most_ways;
+    double *cost;  /* [most_ways] out: weighted */
+    int *node;     /* [most_ways][L] out */
+    int n_ways;    /* out */
+} px_walk;
+/* The cheapest that are found below the limit, `most` for every cell on the way. With links only. After dil__px_ng_relax and dil__px_ng_drop.
+ * false: no memory. */
+bool dil__px_ng_walk(px_ng *x, double limit, int most, px_walk *out);
 
 #endif

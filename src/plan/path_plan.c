@@ -9,17 +9,6 @@
 
 enum { ROUND_UNITS = 2048 };
 
-double dil__px_link_sec(const px_links *k, int from, int to) {
-    int lo = k->first[from], hi = k->first[from + 1];
-    while (lo < hi) {
-        const int mid = lo + (hi - lo) / 2;
-        if (k->to[mid] == to) return k->sec[mid];
-        if (k->to[mid] < to) lo = mid + 1;
-        else hi = mid;
-    }
-    return INFINITY;
-}
-
 bool dil__px_evaluate(const px_core *c, const int *node, const int *level, double *sec, double *damage) {
     if (c->real) return dil__px_fit_evaluate(c, node, level, sec, damage);
     double *used = dil__px_alloc((size_t)c->n_nodes, sizeof *used);
