@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 10000000, FEW = 200, FEW_NODES = 200000, PRIME = 10, N_TARGETS = 8, CLIMB_PASSES = 8 };
+enum { FIRST_MOST = 128, LAST_MOST = 4096, N_WAYS = 64, N_ROUND = 12, N_TUNE = 6, LABELS_MOST = 10000000, FEW = 200, FEW_LAST = 1500, FEW_NODES = 200000, PRIME = 10, N_TARGETS = 8, CLIMB_PASSES = 8 };
 
 static const double NEAR = 0.96; /* of the target: nearer the cheapest way says something about the weight on damage */
 
@@ -39,7 +39,7 @@ static double seconds_of(const px_close *k, const px_use *u) { return px_seconds
 static bool search_rest(px_close *k, const px_use *u) {
     const px_core *c = k->x->c;
     const int L = c->n_layers, S = c->n_nodes;
-    int *node = dil__px_alloc((size_t)S, sizeof *node), *run_max = dil__px_alloc((size_t)(FEW + L) * (size_t)L, sizeof *run_max), n = 0;
+    int *node = dil__px_alloc((size_t)S, sizeof *node), *run_max = dil__px_alloc((u->n_alive + (size_t)L) * (size_t)L, sizeof *run_max), n = 0;
     const px_options o = {.gap = k->aim, .stop_at = -1, .deadline_ns = k->deadline_ns, .n_threads = 1};
     const double dropped = target_of(k);
     px_report r = {0};
@@ -125,7 +125,8 @@ static bool run(px_close *k, px_use *u, px_use_way *way, double sec, bool last) 
         }
         if (i % 2 == 0) continue;
         if (last && !look_around(k, u, &g, n > 0 ? way : NULL, i == 1 || k->best->sec < was * 0.999, now, &again)) return false;
-        if (!again && stands_still(&g, u, now, target, learned)) break;
+        if (again || !stands_still(&g, u, now, target, learned)) continue;
+        return !last || u->n_alive > FEW_LAST || search_rest(k, u);
     }
     return true;
 }
