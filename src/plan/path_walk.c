@@ -12,9 +12,13 @@
 
 enum { BLOCK = 16, MOST = 32 };
 
-typedef struct step {
+typedef struct ranked {
     double cost;
     uint64_t set; /* a bit for every node, by its number: what has none in common has no node in common */
+} ranked;
+
+typedef struct step {
+    ranked r;
     int from_node; /* the step before it: -1: none */
     uint8_t from_at, n; /* n: layers of the visit */
 } step;
@@ -40,7 +44,7 @@ static bool on_way(const walk *k, int dir, int b, int s, int at, int node) {
     while (s >= 0) {
         const step *y = &list(k, dir, b, s)[at];
         if (s == node) return true;
-        if (!(y->set & bit_of(node))) return false;
+        if (!(y->r.set & bit_of(node))) return false;
         b += dir ? y->n : -y->n;
         s = y->from_node;
         at = y->from_at;
@@ -48,20 +52,28 @@ static bool on_way(const walk *k, int dir, int b, int s, int at, int node) {
     return false;
 }
 
-/* Ascending by cost, of equal sets the cheaper only. */
-static void note(step *v, int *n, int most, step y) {
-    if (*n == most && y.cost >= v[*n - 1].cost) return;
+static const ranked *rank_of(const char *list, size_t size, int i) { return (const void *)(list + (size_t)i * size); } /* the first member of both */
+
+/* Room for one of that cost and set in a list [*n] of steps or joins, ascending by cost, of equal sets the cheaper only, at most `most`. NULL: it is none of them. */
+static void *place(void *list, size_t size, int *n, int most, ranked y) {
+    char *v = list;
     int i = 0;
-    while (i < *n && v[i].cost <= y.cost)
-        if (v[i++].set == y.set) return;
+    if (*n == most && y.cost >= rank_of(v, size, *n - 1)->cost) return NULL;
+    while (i < *n && rank_of(v, size, i)->cost <= y.cost)
+        if (rank_of(v, size, i++)->set == y.set) return NULL;
     int hole = i;
-    while (hole < *n && v[hole].set != y.set) hole++;
+    while (hole < *n && rank_of(v, size, hole)->set != y.set) hole++;
     if (hole == *n) {
         if (*n < most) ++*n;
         else hole--;
     }
-    memmove(v + i + 1, v + i, (size_t)(hole - i) * sizeof *v);
-    v[i] = y;
+    memmove(v + (size_t)(i + 1) * size, v + (size_t)i * size, (size_t)(hole - i) * size);
+    return v + (size_t)i * size;
+}
+
+static void note(step *v, int *n, int most, step y) {
+    step *to = place(v, sizeof *v, n, most, y.r);
+    if (to) *to = y;
 }
 
 /* The ways that a visit on t may begin after, at the boundary b. */
@@ -71,17 +83,17 @@ static void gather(const walk *k, int dir, int b, int t, starts *out) {
     out->n = 0;
     if (b == (dir ? c->n_layers : 0)) {
         const double end = dir ? c->sink[t] : c->source[t];
-        if (end < INFINITY) out->v[out->n++] = (step){.cost = end, .from_node = -1};
+        if (end < INFINITY) out->v[out->n++] = (step){.r = {.cost = end}, .from_node = -1};
         return;
     }
     for (int e = links->first[t]; e < links->first[t + 1]; e++) {
         const int s = links->to[e], n = k->n[dir][own(k, dir, b, s)];
         const step *from = list(k, dir, b, s);
         for (int i = 0; i < n; i++) {
-            const double cost = from[i].cost + links->sec[e];
-            if (cost > k->limit || (out->n == k->most && cost >= out->v[out->n - 1].cost)) break;
-            if (s == t || ((from[i].set & bit_of(t)) && on_way(k, dir, b, s, i, t))) continue;
-            note(out->v, &out->n, k->most, (step){cost, from[i].set, s, (uint8_t)i, 0});
+            const double cost = from[i].r.cost + links->sec[e];
+            if (cost > k->limit || (out->n == k->most && cost >= out->v[out->n - 1].r.cost)) break;
+            if (s == t || ((from[i].r.set & bit_of(t)) && on_way(k, dir, b, s, i, t))) continue;
+            note(out->v, &out->n, k->most, (step){{cost, from[i].r.set}, s, (uint8_t)i, 0});
         }
     }
 }
@@ -101,10 +113,10 @@ static void extend(const walk *k, int t, const starts *from) {
         const double near = k->dir ? x->from0[j] : x->ends[j] ? x->rest[x->at[j]] : INFINITY;
         step *to = list(k, k->dir, end, t);
         int n_to = k->n[k->dir][own(k, k->dir, end, t)];
-        for (int i = 0; i < from->n && from->v[i].cost + h + near <= k->limit; i++) {
+        for (int i = 0; i < from->n && from->v[i].r.cost + h + near <= k->limit; i++) {
             step y = from->v[i];
-            y.cost += h;
-            y.set |= bit_of(t);
+            y.r.cost += h;
+            y.r.set |= bit_of(t);
             y.n = (uint8_t)n;
             note(to, &n_to, k->most, y);
         }
@@ -124,7 +136,7 @@ static void put_visits(void *ctx, size_t block) {
 
 /* --- joins --- */
 
-typedef struct join { double cost; uint64_t set; int b, t, front_node, front_at, back_at; } join;
+typedef struct join { ranked r; int b, t, front_node, front_at, back_at; } join;
 
 static bool share_a_node(const walk *k, const join *y) {
     int b = y->b, s = y->front_node, at = y->front_at;
@@ -142,31 +154,21 @@ static bool share_a_node(const walk *k, const join *y) {
 static join join_at(const walk *k, int b, int t) {
     const step *back = list(k, 1, b, t);
     const int n_back = k->n[1][own(k, 1, b, t)];
-    join best = {.cost = INFINITY};
+    join best = {.r = {.cost = INFINITY}};
     starts from;
     if (n_back == 0) return best;
     gather(k, 0, b, t, &from);
     for (int i = 0; i < from.n; i++)
-        for (int j = 0; j < n_back && from.v[i].cost + back[j].cost < best.cost; j++) {
-            const join y = {from.v[i].cost + back[j].cost, from.v[i].set | back[j].set, b, t, from.v[i].from_node, from.v[i].from_at, j};
-            if (!(from.v[i].set & back[j].set) || !share_a_node(k, &y)) best = y;
+        for (int j = 0; j < n_back && from.v[i].r.cost + back[j].r.cost < best.r.cost; j++) {
+            const join y = {{from.v[i].r.cost + back[j].r.cost, from.v[i].r.set | back[j].r.set}, b, t, from.v[i].from_node, from.v[i].from_at, j};
+            if (!(from.v[i].r.set & back[j].r.set) || !share_a_node(k, &y)) best = y;
         }
     return best;
 }
 
 static void note_join(join *v, int *n, int most, join y) {
-    int i = 0;
-    if (*n == most && y.cost >= v[*n - 1].cost) return;
-    while (i < *n && v[i].cost <= y.cost)
-        if (v[i++].set == y.set) return;
-    int hole = i;
-    while (hole < *n && v[hole].set != y.set) hole++;
-    if (hole == *n) {
-        if (*n < most) ++*n;
-        else hole--;
-    }
-    memmove(v + i + 1, v + i, (size_t)(hole - i) * sizeof *v);
-    v[i] = y;
+    join *to = place(v, sizeof *v, n, most, y.r);
+    if (to) *to = y;
 }
 
 static void nodes_of(const walk *k, const join *y, int *node) {
@@ -197,10 +199,10 @@ static bool run(walk *k, px_walk *o) {
     for (int b = k->low; b <= k->middle; b++)
         for (int t = 0; t < S; t++) {
             const join y = join_at(k, b, t);
-            if (y.cost < INFINITY) note_join(v, &n, o->most_ways, y);
+            if (y.r.cost < INFINITY) note_join(v, &n, o->most_ways, y);
         }
     for (int i = 0; i < n; i++) {
-        o->cost[i] = v[i].cost;
+        o->cost[i] = v[i].r.cost;
         nodes_of(k, &v[i], o->node + (size_t)i * (size_t)L);
     }
     o->n_ways = n;
