@@ -185,7 +185,8 @@ bool dil__px_use_pass(px_use *u, int dir, int to, double limit, int64_t deadline
     const size_t n_blocks = ((size_t)S + BLOCK - 1) / BLOCK;
     pass p = {.u = u, .dir = dir};
     u->limit = limit;
-    u->late = u->melted = false;
+    u->melted = false;
+    u->late = false;
     u->whole[dir] = dir ? L + 1 : -1; /* until they are there again */
     look_ahead(u, dir);
     for (size_t k = 0; k < (size_t)(L + 1) * (size_t)S; k++) u->list[dir][k].n = 0;
