@@ -54,7 +54,7 @@ static dil__tokenizer_src own_source(void)
         own_types[256 + i] = i < N_MERGES ? DIL__TOKEN_NORMAL : i == N_EXTRA - 1 ? DIL__TOKEN_USER : DIL__TOKEN_CONTROL;
     }
     for (int i = 0; i < N_MERGES; i++) own_merges[i] = str(merges[i]);
-    return (dil__tokenizer_src){.vocab = {own_tokens, own_types, N_TOKENS, own_merges, N_MERGES}, .pre = str("gpt-2"), .chat_template = str(""),
+    return (dil__tokenizer_src){.vocab = {own_tokens, own_types, N_TOKENS, own_merges, N_MERGES, NULL}, .pre = str("gpt-2"), .chat_template = str(""),
                                 .bos = 262, .eos = 263, .eot = -1, .eom = -1, .add_bos = 0};
 }
 

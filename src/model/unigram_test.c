@@ -15,7 +15,7 @@
 
 enum { N = 14 };
 
-static const char *const spelling[N] = {"<unk>", "a", "b", "c", "ab", "bc", "abc", "ca", "aa", "aab", "\xE2\x96\x81", "\xE2\x96\x81" "a", "\xC3\xA4", "[u]"};
+static const char *const spelling[N] = {"<unk>", "a", "b", "c", "ab", "bc", "abc", "ca", "aa", "aab", "\xE2\x96\x81", ("\xE2\x96\x81" "a"), "\xC3\xA4", "[u]"};
 
 static void build(dil__vocab *v, dil__unigram *u, const float score[N], bool collapses)
 {
