@@ -199,12 +199,19 @@ static void machine_line(pen *p, const json_t *before, const json_t *now, const 
     next_line(p);
 }
 
+/* NULL: the server names none. */
+static const json_t *at_index(const json_t *list, const json_t *o, const char *key)
+{
+    json_int_t i = json_integer_value(json_object_get(o, key));
+    return i < 0 ? NULL : json_array_get(list, (size_t)i);
+}
+
 static void link_line(pen *p, const json_t *nodes, const json_t *link)
 {
     double bits = 8 * number(link, "bytes_per_sec");
     char a[32];
-    put(p, NULL, "  %-14.14s %-14.14s %9s there and back, %.3g %s", text(json_array_get(nodes, (size_t)number(link, "from")), "name"),
-        text(json_array_get(nodes, (size_t)number(link, "to")), "name"), ms(number(link, "rtt_sec"), a), bits < 1e9 ? bits * 1e-6 : bits * 1e-9,
+    put(p, NULL, "  %-14.14s %-14.14s %9s there and back, %.3g %s", text(at_index(nodes, link, "from"), "name"),
+        text(at_index(nodes, link, "to"), "name"), ms(number(link, "rtt_sec"), a), bits < 1e9 ? bits * 1e-6 : bits * 1e-9,
         bits < 1e9 ? "Mbit/s" : "Gbit/s");
     next_line(p);
 }
