@@ -50,9 +50,9 @@ int dil__px_ng_learn(px_ng *x);
 bool dil__px_ng_prime(px_ng *x, int most);
 /* cost [S]: the cheapest way over each node. After dil__px_ng_drop. */
 void dil__px_ng_least(const px_ng *x, double *cost);
-enum { PX_NEAR_MOST = 16 };
-/* The `most` nodes (PX_NEAR_MOST at most) up to two links from s that cost least, into node -> their number. seen [S]: zeros at first, then left alone. */
-int dil__px_near(const px_core *c, int s, const double *cost, int *seen, int most, int *node);
+/* Every cell is taught its own node and the most - 1 (at most 16) up to two links around that cost least. After dil__px_ng_drop. false: no memory. */
+typedef void px_teach(void *to, int l, int s, int node);
+bool dil__px_teach_near(const px_ng *x, int most, px_teach *teach, void *to);
 /* Drops visits that no plan faster than target contains, by the multipliers at hand. -> least seconds of a plan with a dropped one. */
 double dil__px_ng_drop(px_ng *x, double target);
 /* Masks for ways of one's own: carried from the cell (l, s) to (m, t), after a large visit from (l, s) to before m, and the completion then. */

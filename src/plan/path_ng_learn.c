@@ -3,11 +3,12 @@
 
 #include <stdlib.h>
 
-enum { SPREAD = 2 };
+enum { SPREAD = 2, NEAR_MOST = 16 };
 
 static bool remembers(const px_ng *x, int l, int s, int node) { return ng_bit_of(x, ng_cell(x, l, s), node) != 0; }
 
-static void teach(px_ng *x, int l, int s, int node) {
+static void teach(void *to, int l, int s, int node) {
+    px_ng *x = to;
     const size_t k = ng_cell(x, l, s);
     if (l >= x->c->n_layers || (!x->ends[k] && ng_reach(x, l, s) == 0) || ng_bit_of(x, k, node) || x->n_memory[k] == PX_NG_MEMORY) return;
     x->memory[k * PX_NG_MEMORY + x->n_memory[k]++] = node;
@@ -66,11 +67,12 @@ void dil__px_ng_least(const px_ng *x, double *cost) {
     }
 }
 
-int dil__px_near(const px_core *c, int s, const double *cost, int *seen, int most, int *node) {
+/* The `most` nodes (NEAR_MOST at most) up to two links from s that cost least, into node -> their number. seen [S]: zeros at first, then left alone. */
+static int near_nodes(const px_core *c, int s, const double *cost, int *seen, int most, int *node) {
     const px_links *k = c->links;
-    near v[PX_NEAR_MOST];
+    near v[NEAR_MOST];
     int n = 0;
-    if (most > PX_NEAR_MOST) most = PX_NEAR_MOST;
+    if (most > NEAR_MOST) most = NEAR_MOST;
     seen[s] = s + 1;
     for (int e = k->first[s]; most > 0 && e < k->first[s + 1]; e++)
         for (int f = k->first[k->to[e]] - 1; f < k->first[k->to[e] + 1]; f++) {
@@ -83,21 +85,23 @@ int dil__px_near(const px_core *c, int s, const double *cost, int *seen, int mos
     return n;
 }
 
-bool dil__px_ng_prime(px_ng *x, int most) {
+bool dil__px_teach_near(const px_ng *x, int most, px_teach *teach_one, void *to) {
     const int L = x->c->n_layers, S = x->c->n_nodes;
     double *cost = dil__px_alloc((size_t)S, sizeof *cost);
     int *seen = dil__px_alloc((size_t)S, sizeof *seen);
     const bool ok = cost && seen;
     if (ok) dil__px_ng_least(x, cost);
     for (int s = 0; ok && s < S; s++) {
-        int node[PX_NEAR_MOST];
-        const int n = dil__px_near(x->c, s, cost, seen, most - 1, node);
+        int node[NEAR_MOST];
+        const int n = near_nodes(x->c, s, cost, seen, most - 1, node);
         for (int l = 1; l < L; l++) {
-            teach(x, l, s, s);
-            for (int i = 0; i < n; i++) teach(x, l, s, node[i]);
+            teach_one(to, l, s, s);
+            for (int i = 0; i < n; i++) teach_one(to, l, s, node[i]);
         }
     }
     free(cost);
     free(seen);
     return ok;
 }
+
+bool dil__px_ng_prime(px_ng *x, int most) { return dil__px_teach_near(x, most, teach, x); }

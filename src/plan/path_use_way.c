@@ -144,24 +144,9 @@ static bool teach(px_use *u, int b, int s, int node) {
     return true;
 }
 
-bool dil__px_use_prime(px_use *u, int most) {
-    const int L = u->x->c->n_layers, S = u->x->c->n_nodes;
-    double *cost = dil__px_alloc((size_t)S, sizeof *cost);
-    int *seen = dil__px_alloc((size_t)S, sizeof *seen);
-    const bool ok = cost && seen;
-    if (ok) dil__px_ng_least(u->x, cost);
-    for (int s = 0; ok && s < S; s++) {
-        int node[PX_NEAR_MOST];
-        const int n = dil__px_near(u->x->c, s, cost, seen, most - 1, node);
-        for (int b = 1; b < L; b++) {
-            teach(u, b, s, s);
-            for (int i = 0; i < n; i++) teach(u, b, s, node[i]);
-        }
-    }
-    free(cost);
-    free(seen);
-    return ok;
-}
+static void teach_cell(void *to, int b, int s, int node) { teach(to, b, s, node); }
+
+bool dil__px_use_prime(px_use *u, int most) { return dil__px_teach_near(u->x, most, teach_cell, u); }
 
 /* The cells from visit i to visit j of the way, and those some layers aside while they have room. */
 static int teach_between(px_use *u, const px_use_way *y, int i, int j) {
