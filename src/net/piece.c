@@ -13,19 +13,20 @@ typedef struct cost {
     double more_sec, token_sec; /* of each piece; of each token of it */
 } cost;
 
-static uint32_t node_of_costs(const dil_plan_costs *c, const char *name)
+uint32_t dil__cost_column(const dil_plan_costs *c, const char *name)
 {
-    uint32_t i = 0;
-    while (i < c->n_nodes && strcmp(c->nodes[i], name) != 0) i++;
-    return i;
+    for (uint32_t i = 0; c && i < c->n_nodes; i++) {
+        if (strcmp(c->nodes[i], name) == 0) return i;
+    }
+    return UINT32_MAX;
 }
 
 /* The head sees one token of a prompt: it is not counted. */
 static cost cost_of_layer(const dil_plan *p, const dil_plan_stage *s, uint32_t layer)
 {
     const dil_plan_costs *c = p->costs;
-    uint32_t at = node_of_costs(c, s->node);
-    if (at == c->n_nodes || layer + 1 == p->n_layers) return (cost){0};
+    uint32_t at = dil__cost_column(c, s->node);
+    if (at == UINT32_MAX || layer + 1 == p->n_layers) return (cost){0};
     double one = c->decode_sec[(size_t)layer * c->n_nodes + at], more = c->prefill_sec[(size_t)layer * c->n_nodes + at];
     return (cost){fmax(0, one - more), more};
 }

@@ -13,6 +13,8 @@ typedef struct dil__pieces { /* seconds; all 0: not known, prompts travel in chu
     double most_sec; /* of that, at the node or link that takes longest */
 } dil__pieces;
 
+/* The node's column in the costs; UINT32_MAX: it has none there, or c is NULL. */
+uint32_t dil__cost_column(const dil_plan_costs *c, const char *name);
 /* From the plan's costs; 0 where it has none, or where one node holds all. value_bytes: of a hidden value on its way. */
 dil__pieces dil__pieces_of_plan(const dil_plan *plan, const dil_cluster *cluster, uint32_t n_embd, uint32_t value_bytes);
 /* Tokens a piece of a prompt of n, at most chunk. */

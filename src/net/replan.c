@@ -1,5 +1,7 @@
 #include "net/replan.h"
 
+#include "net/piece.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,14 +48,6 @@ static void fill_memory(const dil_arch *a, const dil_layer_memory *m, dil_profil
 
 /* --- seconds ---------------------------------------------------------------------------------------------------------------------- */
 
-static uint32_t cost_column(const dil_plan_costs *c, const char *name)
-{
-    for (uint32_t i = 0; c && i < c->n_nodes; i++) {
-        if (strcmp(c->nodes[i], name) == 0) return i;
-    }
-    return UINT32_MAX;
-}
-
 /* Bytes that the node reads in a second, as its stages were predicted; 0: unknown. */
 static double speed_of(const dil_plan *p, const dil_profile *prof, const char *name)
 {
@@ -82,7 +76,7 @@ static void fill_seconds(dil__replan *r, uint32_t node)
 {
     const dil_plan_costs *c = r->plan->costs;
     const dil_cluster_node *n = &r->cluster->nodes[node];
-    uint32_t at = cost_column(c, n->name);
+    uint32_t at = dil__cost_column(c, n->name);
     double speed = speed_of(r->plan, &r->profile, n->name);
     if (speed <= 0) speed = mean_speed(r->plan, &r->profile) / (n->throttle > 1 ? n->throttle : 1);
     for (uint32_t l = 0; l < r->profile.n_layers; l++) {
@@ -280,7 +274,7 @@ dil_status dil__replan_make(dil__replan *r, const dil_plan *old, const dil__repl
 double dil__replan_speed(const dil__replan *r, const dil_plan *plan, uint32_t node)
 {
     double bytes = 0, sec = 0;
-    if (cost_column(r->plan->costs, r->cluster->nodes[node].name) == UINT32_MAX) return 0;
+    if (dil__cost_column(r->plan->costs, r->cluster->nodes[node].name) == UINT32_MAX) return 0;
     for (uint32_t i = 0; i < plan->n_stages; i++) {
         if (strcmp(plan->stages[i].node, r->cluster->nodes[node].name) != 0) continue;
         for (uint32_t l = plan->stages[i].first_layer; l <= plan->stages[i].last_layer; l++) {

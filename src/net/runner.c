@@ -348,8 +348,10 @@ static void take_rows(dil_runner *r, const flight *f, const part *p, const dil__
 {
     dil__request *q = r->slot[p->slot];
     uint32_t right = 0;
-    if (!q->ended) q->n_guessed += f->n_guesses; /* before the event that ends it: what is told has its last pass */
-    if (!q->ended) atomic_fetch_add(&r->n_guessed, f->n_guesses);
+    if (!q->ended) { /* before the event that ends it: what is told has its last pass */
+        q->n_guessed += f->n_guesses;
+        atomic_fetch_add(&r->n_guessed, f->n_guesses);
+    }
     for (uint32_t i = 0; i < p->n_wants && !q->ended && rows[i].token >= 0; i++) {
         if (i < f->n_guesses && rows[i].token == f->guess[i]) q->n_right++;
         take_token(r, q, &rows[i]);
